@@ -1,0 +1,111 @@
+"""Every error Standpipe raises on purpose, in one tree.
+
+    StandpipeError                 something a user can act on; carries an exit code
+    ├── ConfigurationError         2   a setting is unknown, missing or malformed
+    ├── UsageError                 2   an argument is malformed (a bad DID, a bad pattern)
+    ├── DatabaseUnavailable        3   PostgreSQL does not answer or refuses the login
+    ├── SchemaError                4   the database's schema is older or newer than the code
+    ├── BadInput                   5   a file or an upstream document cannot be used
+    ├── UpstreamUnavailable        6   a relay, PDS or PLC directory does not answer
+    └── ProtocolError              5   bytes that break a rule of the protocol
+        ├── FramingError           the connection must be dropped (FA-01)
+        ├── MessageError           the message is dropped and counted, state stays (FA-02)
+        │   ├── BadSignature       refresh the identity once, then drop (FA-03, SG-08)
+        │   └── BrokenCommit       signed, but wrong inside: the repo must be refetched (D-03)
+        ├── ExportError            a repo export that does not verify (BF-04)
+        └── IdentityError          a DID that does not resolve to a usable document (IN-14)
+
+The text of an error is one sentence that says what to do, where something can be done.
+This module imports nothing, so that every layer may use it.
+"""
+
+
+class StandpipeError(Exception):
+    """An error with a sentence for the user and an exit code for the shell."""
+
+    exit_code = 1
+
+
+class ConfigurationError(StandpipeError):
+    """A setting is unknown, missing or malformed."""
+
+    exit_code = 2
+
+
+class UsageError(StandpipeError):
+    """An argument is malformed."""
+
+    exit_code = 2
+
+
+class DatabaseUnavailable(StandpipeError):
+    """PostgreSQL does not answer, or refuses the login."""
+
+    exit_code = 3
+
+
+class SchemaError(StandpipeError):
+    """The database's schema does not fit the code."""
+
+    exit_code = 4
+
+
+class BadInput(StandpipeError):
+    """A file or a document cannot be used."""
+
+    exit_code = 5
+
+
+class UpstreamUnavailable(StandpipeError):
+    """A relay, PDS or PLC directory does not answer."""
+
+    exit_code = 6
+
+
+class ProtocolError(StandpipeError):
+    """Bytes that break a rule of the protocol.
+
+    `reason` is the snake_case word under which `sync.problems` counts it, `rule` the id of the
+    broken rule where one applies.
+    """
+
+    exit_code = 5
+
+    def __init__(self, reason: str, detail: str = "", *, rule: str = "") -> None:
+        self.reason = reason
+        self.detail = detail
+        self.rule = rule
+        text = f"{reason}: {detail}" if detail else reason
+        super().__init__(f"{text} [{rule}]" if rule else text)
+
+
+class FramingError(ProtocolError):
+    """The stream itself is broken: drop the connection."""
+
+
+class MessageError(ProtocolError):
+    """One message is unusable: drop it, count it, keep the state."""
+
+
+class BadSignature(MessageError):
+    """The signature does not verify with the key at hand."""
+
+
+class BrokenCommit(MessageError):
+    """The signature is good, the contents are not: the repo must be refetched."""
+
+    def __init__(self, reason: str, did: str, rev: str, *, detail: str = "", rule: str = "") -> None:
+        super().__init__(reason, detail, rule=rule)
+        self.did = did
+        self.rev = rev
+
+
+class ExportError(ProtocolError):
+    """A repo export (CAR file) does not verify."""
+
+
+class IdentityError(ProtocolError):
+    """A DID does not resolve to a usable document; the reason says which way.
+
+    Reasons: not_found, tombstoned, transient, malformed.
+    """
