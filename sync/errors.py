@@ -7,6 +7,8 @@
     ├── SchemaError                4   the database's schema is older or newer than the code
     ├── BadInput                   5   a file or an upstream document cannot be used
     ├── UpstreamUnavailable        6   a relay, PDS or PLC directory does not answer
+    ├── DatabaseRefusal            7   one of our SQL functions said no; carries its SQLSTATE
+    │   └── ConsumerOutrun             the change log no longer reaches back to the reader (SY301)
     └── ProtocolError              5   bytes that break a rule of the protocol
         ├── FramingError           the connection must be dropped (FA-01)
         ├── MessageError           the message is dropped and counted, state stays (FA-02)
@@ -60,6 +62,24 @@ class UpstreamUnavailable(StandpipeError):
     """A relay, PDS or PLC directory does not answer."""
 
     exit_code = 6
+
+
+class DatabaseRefusal(StandpipeError):
+    """One of our SQL functions refused the call; `sqlstate` (SY…) says why."""
+
+    exit_code = 7
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(message)
+
+
+class ConsumerOutrun(DatabaseRefusal):
+    """The change log no longer reaches back to where this reader stands."""
+
+
+# The refusals a caller can act on, by SQLSTATE; any other SY… is a plain DatabaseRefusal.
+REFUSALS: dict[str, type[DatabaseRefusal]] = {"SY301": ConsumerOutrun}
 
 
 class ProtocolError(StandpipeError):

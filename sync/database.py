@@ -1,0 +1,186 @@
+"""Connections to PostgreSQL, and what its refusals mean in Python.
+
+The ingest path speaks asyncpg (binary COPY), everything else psycopg. Both kinds of connection
+carry a name that shows in `pg_stat_activity`, a role to work as, and keepalives, so that a peer
+that is gone is noticed by either side within a minute.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import DictRow, dict_row
+
+from sync.errors import REFUSALS, DatabaseRefusal, DatabaseUnavailable, SchemaError
+
+if TYPE_CHECKING:
+    IngestConnection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:  # generic for the type checker only
+    IngestConnection = asyncpg.Connection
+
+CONNECT_TIMEOUT_S = 10.0
+KEEPALIVE_IDLE_S = 20
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_COUNT = 3
+
+# What a startup failure means, by SQLSTATE.
+_LOGIN_REFUSED = {"28000", "28P01"}
+_NO_SUCH_DATABASE = "3D000"
+_NO_SUCH_ROLE = "22023"
+_MAY_NOT_BECOME = "42501"
+
+
+async def connect(
+    url: str,
+    *,
+    name: str,
+    role: str | None = None,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    idle_transaction_timeout_s: float | None = None,
+) -> IngestConnection:
+    """Open an asyncpg connection that works as `role`.
+
+    `idle_transaction_timeout_s` makes the server end a session that holds a transaction open and
+    says nothing: a paused ingest process must not keep its successor's rows locked.
+    """
+    settings = {
+        "application_name": name,
+        "tcp_keepalives_idle": str(KEEPALIVE_IDLE_S),
+        "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL_S),
+        "tcp_keepalives_count": str(KEEPALIVE_COUNT),
+    }
+    if role is not None:
+        settings["role"] = role
+    if idle_transaction_timeout_s is not None:
+        milliseconds = round(idle_transaction_timeout_s * 1000)
+        settings["idle_in_transaction_session_timeout"] = f"{milliseconds}ms"
+    try:
+        return await asyncpg.connect(url, timeout=timeout_s, server_settings=settings)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        _refuse(url, error, role=role)
+
+
+def connect_sync(
+    url: str,
+    *,
+    name: str,
+    role: str | None = None,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    autocommit: bool = False,
+) -> psycopg.Connection[DictRow]:
+    """Open a psycopg connection with rows as dicts that works as `role`."""
+    try:
+        return psycopg.connect(
+            url,
+            row_factory=dict_row,
+            autocommit=autocommit,
+            **psycopg_settings(url, name=name, role=role, timeout_s=timeout_s),
+        )
+    except (psycopg.Error, ValueError) as error:
+        _refuse(url, error, role=role)
+
+
+def psycopg_settings(
+    url: str, *, name: str, role: str | None = None, timeout_s: float = CONNECT_TIMEOUT_S
+) -> dict[str, Any]:
+    """Return the connection parameters every psycopg connection of ours adds to its URL."""
+    settings: dict[str, Any] = {
+        "application_name": name,
+        "connect_timeout": max(2, round(timeout_s)),
+        "keepalives_idle": KEEPALIVE_IDLE_S,
+        "keepalives_interval": KEEPALIVE_INTERVAL_S,
+        "keepalives_count": KEEPALIVE_COUNT,
+    }
+    if role is not None:
+        given = str(conninfo_to_dict(url).get("options") or "")
+        settings["options"] = f"{given} -c role={role}".strip()
+    return settings
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what our SQL functions refuse (SQLSTATE SY…) into `DatabaseRefusal`.
+
+    Any other database error passes through: it is not an answer but a fault.
+    """
+    try:
+        yield
+    except (asyncpg.PostgresError, psycopg.Error) as error:
+        sqlstate = error.sqlstate or ""
+        if not sqlstate.startswith("SY"):
+            raise
+        kind = REFUSALS.get(sqlstate, DatabaseRefusal)
+        raise kind(sqlstate, first_line(error)) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the message of a database error without its context and hints."""
+    primary: str | None = None
+    if isinstance(error, psycopg.Error):
+        primary = error.diag.message_primary
+    text = primary or str(error) or type(error).__name__
+    return text.strip().splitlines()[0]
+
+
+def place(url: str) -> str:
+    """Name the server and database of a URL without its password."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.Error:
+        return urlsplit(url).hostname or "the given URL"
+    host = parts.get("host") or "the local socket"
+    port = f":{parts['port']}" if parts.get("port") else ""
+    return f"{host}{port}/{parts.get('dbname') or parts.get('user') or ''}"
+
+
+def _refuse(url: str, error: Exception, *, role: str | None) -> NoReturn:
+    """Raise the sentence that says why there is no connection and what to do."""
+    where = place(url)
+    sqlstate = getattr(error, "sqlstate", None)
+    reason = first_line(error)
+    if sqlstate is None and isinstance(error, psycopg.Error):
+        # libpq reports a failed startup as text only.
+        sqlstate = _sqlstate_in(reason, str(error))
+    if role is not None and sqlstate in {_NO_SUCH_ROLE, _MAY_NOT_BECOME}:
+        raise SchemaError(
+            f"The database at {where} does not let this login work as {role}: "
+            "run `standpipe upgrade` with this URL, or grant it the role."
+        ) from error
+    if sqlstate in _LOGIN_REFUSED:
+        raise DatabaseUnavailable(
+            f"PostgreSQL at {where} refuses the login: "
+            "check the user and the password in STANDPIPE_DATABASE_URL."
+        ) from error
+    if sqlstate == _NO_SUCH_DATABASE:
+        raise DatabaseUnavailable(
+            f"PostgreSQL answers, but the database of {where} does not exist: create it first."
+        ) from error
+    raise DatabaseUnavailable(
+        f"PostgreSQL at {where} does not answer ({_without_password(url, reason)}): "
+        "check STANDPIPE_DATABASE_URL and that the server runs."
+    ) from error
+
+
+def _sqlstate_in(*texts: str) -> str | None:
+    """Guess the SQLSTATE of a failed libpq startup from its English text."""
+    text = "\n".join(texts)
+    if "authentication failed" in text or "no pg_hba.conf entry" in text:
+        return "28P01"
+    if 'invalid value for parameter "role"' in text or "permission denied to set role" in text:
+        return _NO_SUCH_ROLE
+    if 'database "' in text and "does not exist" in text:
+        return _NO_SUCH_DATABASE
+    return "28000" if 'role "' in text and "does not exist" in text else None
+
+
+def _without_password(url: str, text: str) -> str:
+    """Blank the URL's password wherever a driver repeated it."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return "the URL cannot be read"
+    return text.replace(password, "…") if password else text
