@@ -159,15 +159,11 @@ def _check_server(session: Session) -> None:
     """Refuse a server the schema was not written for."""
     version = session.info.server_version
     if version < OLDEST_SERVER:
-        raise SchemaError(
-            f"PostgreSQL {version // 10000} is too old: Standpipe needs 15 or newer."
-        )
+        raise SchemaError(f"PostgreSQL {version // 10000} is too old: Standpipe needs 15 or newer.")
     row = session.execute("show server_encoding").fetchone()
     encoding = row["server_encoding"] if row else "unknown"
     if encoding != "UTF8":
-        raise SchemaError(
-            f"The database's encoding is {encoding}: create it with encoding UTF8."
-        )
+        raise SchemaError(f"The database's encoding is {encoding}: create it with encoding UTF8.")
 
 
 def _refuse_newer(found: str | None) -> None:
