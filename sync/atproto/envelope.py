@@ -1,0 +1,140 @@
+"""Read the small objects that wrap others: frame headers, event bodies, CAR headers.
+
+A general codec allocates what a length claims and returns links as plain bytes. Envelopes come
+from strangers before any signature was checked, so they are read here: strictly canonical, in
+time linear in the bytes present, with links told apart. Bulk (the CAR inside an event) is one
+byte string and costs one copy.
+"""
+
+from typing import Any
+
+from sync.atproto.cbor import MAX_DEPTH, CborError, Link
+
+_SMALLEST = (24, 0x100, 0x10000, 0x1_0000_0000)
+_SIMPLE = {0xF4: False, 0xF5: True, 0xF6: None}
+
+
+def read_item(data: bytes, at: int) -> tuple[Any, int]:
+    """Read one object that starts at a position: (value, position after it)."""
+    try:
+        return _read(data, at, 0)
+    except IndexError:
+        raise CborError("not_cbor", "cut short", rule="CB-16") from None
+    except UnicodeDecodeError as error:
+        raise CborError("not_cbor", "text is not UTF-8", rule="CB-11") from error
+
+
+def skip_item(data: bytes, at: int) -> int:
+    """Return the position after one object without reading its values."""
+    items = 1
+    try:
+        while items:
+            head = data[at]
+            major = head >> 5
+            argument = head & 31
+            at += 1
+            if argument > 23:
+                argument, at = _long_argument(data, at, argument)
+            items -= 1
+            if major == 2 or major == 3:
+                at += argument
+            elif major == 4:
+                items += argument
+            elif major == 5:
+                items += 2 * argument
+            elif major == 6:
+                items += 1
+    except IndexError:
+        raise CborError("not_cbor", "cut short", rule="CB-16") from None
+    return at
+
+
+def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    head = data[at]
+    major = head >> 5
+    argument = head & 31
+    at += 1
+    if major == 7:
+        return _read_simple(head), at
+    if argument > 23:
+        argument, at = _long_argument(data, at, argument)
+        if argument < _SMALLEST[(head & 31) - 24]:
+            raise CborError("not_canonical", "length not in shortest form", rule="CB-01")
+    if major == 3:
+        end = at + argument
+        if end > len(data):
+            raise CborError("not_cbor", "cut short", rule="CB-16")
+        return data[at:end].decode(), end
+    if major == 5:
+        return _read_map(data, at, argument, depth + 1)
+    if major == 2:
+        end = at + argument
+        if end > len(data):
+            raise CborError("not_cbor", "cut short", rule="CB-16")
+        return data[at:end], end
+    if major == 6:
+        return _read_link(data, head, at)
+    if major == 4:
+        return _read_array(data, at, argument, depth + 1)
+    return (argument if major == 0 else -1 - argument), at
+
+
+def _long_argument(data: bytes, at: int, low: int) -> tuple[int, int]:
+    if low > 27:
+        raise CborError("not_canonical", "indefinite length", rule="CB-02")
+    end = at + (1 << (low - 24))
+    if end > len(data):
+        raise CborError("not_cbor", "cut short", rule="CB-16")
+    return int.from_bytes(data[at:end], "big"), end
+
+
+def _read_simple(head: int) -> bool | None:
+    if head not in _SIMPLE:
+        raise CborError("not_canonical", "a float or an unknown simple value", rule="CB-09")
+    return _SIMPLE[head]
+
+
+def _read_link(data: bytes, head: int, at: int) -> tuple[Link, int]:
+    if head != 0xD8 or data[at - 1] != 42:
+        raise CborError("not_canonical", "a tag other than 42", rule="CB-06")
+    # Looked at before it is read: tags upon tags would nest without end.
+    if data[at] >> 5 != 2:
+        raise CborError("bad_link", "tag 42 without a CID", rule="CB-06")
+    value, end = _read(data, at, 0)
+    if len(value) < 2 or value[0]:
+        raise CborError("bad_link", "tag 42 without a CID", rule="CB-06")
+    return Link(value[1:]), end
+
+
+def _read_array(data: bytes, at: int, count: int, depth: int) -> tuple[list[Any], int]:
+    if depth > MAX_DEPTH:
+        raise CborError("too_deep", f"more than {MAX_DEPTH} levels", rule="CB-15")
+    items = []
+    for _ in range(count):
+        item, at = _read(data, at, depth)
+        items.append(item)
+    return items, at
+
+
+def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[dict[str, Any], int]:
+    if depth > MAX_DEPTH:
+        raise CborError("too_deep", f"more than {MAX_DEPTH} levels", rule="CB-15")
+    fields: dict[str, Any] = {}
+    previous = b""
+    for index in range(count):
+        # A short text as key, in one step; longer ones take the common way.
+        start, size = at, data[at] - 0x60
+        if 0 <= size < 24:
+            at += 1 + size
+            name = data[start + 1 : at].decode()
+        else:
+            name, at = _read(data, at, depth)
+            if type(name) is not str:
+                raise CborError("not_canonical", "a map key is not text", rule="CB-03")
+        # The encoded key, length first, sorts as the rule wants it: shorter first, then bytes.
+        key = data[start:at]
+        if index and key <= previous:
+            raise CborError("not_canonical", "map keys repeat or do not ascend", rule="CB-04")
+        previous = key
+        fields[name], at = _read(data, at, depth)
+    return fields, at
