@@ -1,0 +1,112 @@
+"""Fixtures for every test that needs a database.
+
+    postgres   the session's server (`.admin_url(database)`, `.service_url(database)`)
+    pg_url     the URL of its superuser
+    db         a psycopg connection whose work is rolled back after the test; rows are dicts
+    clock      sets the time that the functions of `db` see
+    clone      the URL of a database of its own, for tests that commit or connect twice
+    ingest     opens asyncpg connections to `clone` as sync_ingester
+
+A test works as the service's login, who is no superuser.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.rows import DictRow, dict_row
+
+from sync.database import IngestConnection, connect, connect_sync
+from sync.roles import INGESTER
+from tests.postgres import TEMPLATE, Server, chosen_binaries, running_server
+
+Ingest = Callable[..., Awaitable[IngestConnection]]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return the session's server, with an upgraded template database."""
+    folder = Path(tmp_path_factory.mktemp("postgres"))
+    with running_server(folder / "data", chosen_binaries()) as server:
+        server.make_template()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pg_url(postgres: Server) -> str:
+    """Return the URL of the session server's superuser."""
+    return postgres.admin_url()
+
+
+@pytest.fixture(scope="session")
+def shared_url(postgres: Server) -> Iterator[str]:
+    """Return the URL of the database that `db` connects to: nothing is ever committed there."""
+    with postgres.database(template=TEMPLATE) as name:
+        yield postgres.service_url(name)
+
+
+@pytest.fixture
+def db(shared_url: str) -> Iterator[psycopg.Connection[DictRow]]:
+    """Return a connection whose transaction is rolled back."""
+    conn = psycopg.connect(shared_url, row_factory=dict_row, application_name="test")
+    try:
+        yield conn
+    finally:
+        conn.rollback()
+        conn.close()
+
+
+@pytest.fixture
+def clock(db: psycopg.Connection[DictRow]) -> Callable[[str], None]:
+    """Return a function that sets the time `db` sees until the end of the test."""
+
+    def set_clock(now: str) -> None:
+        db.execute("select set_config('sync.now', %s, true)", [now])
+
+    return set_clock
+
+
+@pytest.fixture
+def clone(postgres: Server) -> Iterator[str]:
+    """Return the service's URL of a fresh copy of the template, dropped after the test."""
+    with postgres.database(template=TEMPLATE) as name:
+        yield postgres.service_url(name)
+
+
+@pytest.fixture
+def empty_database(postgres: Server) -> Iterator[str]:
+    """Return the service's URL of a database that Standpipe never saw."""
+    with postgres.database() as name:
+        yield postgres.service_url(name)
+
+
+@pytest.fixture
+async def ingest(clone: str) -> AsyncIterator[Ingest]:
+    """Return a function that opens connections to `clone`; they close after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def open_connection(*, role: str | None = INGESTER) -> IngestConnection:
+            conn = await connect(clone, name="test ingest", role=role, timeout_s=10)
+            stack.push_async_callback(conn.close)
+            return conn
+
+        yield open_connection
+
+
+@pytest.fixture
+def session(clone: str) -> Iterator[Callable[..., psycopg.Connection[DictRow]]]:
+    """Return a function that opens psycopg connections to `clone`; they close after the test."""
+    opened: list[psycopg.Connection[DictRow]] = []
+
+    def open_session(
+        *, role: str | None = None, autocommit: bool = True
+    ) -> psycopg.Connection[DictRow]:
+        conn = connect_sync(clone, name="test session", role=role, autocommit=autocommit)
+        opened.append(conn)
+        return conn
+
+    yield open_session
+    for conn in opened:
+        conn.close()
