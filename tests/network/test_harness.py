@@ -13,6 +13,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from tests.network.content import HARD_RKEY, NOTE, POST, hard_content, note, post
 from tests.network.harness import (
     Account,
     Network,
@@ -26,9 +27,6 @@ pytest_plugins = ["tests.network.fixtures"]
 # The first test may have to install the packages.
 pytestmark = [pytest.mark.real_pds, pytest.mark.timeout(1200)]
 
-NOTE = "com.example.note"
-POST = "app.bsky.feed.post"
-HARD_RKEY = "self:colon~tidle_.-"
 DAY_MS = 86_400_000
 ROOT = Path(__file__).parents[2]
 
@@ -180,34 +178,3 @@ def first_frame(network: Network, *, cursor: int) -> bytes:
         frame = socket.recv(timeout=20, decode=False)
     assert isinstance(frame, bytes)
     return frame
-
-
-def note(text: str) -> dict[str, Any]:
-    """Return a small record without a published lexicon."""
-    return {"$type": NOTE, "text": text}
-
-
-def post(text: str) -> dict[str, Any]:
-    """Return a small record that the PDS validates."""
-    return {"$type": POST, "text": text, "createdAt": "2026-01-02T03:04:05.678Z"}
-
-
-def hard_content(link: str) -> dict[str, Any]:
-    """Return a record of everything legal that hurts a store which trusts its input."""
-    deep: list[Any] = []
-    for _ in range(60):
-        deep = [deep]
-    return {
-        "$type": NOTE,
-        "text": "before\0after",
-        "key\0with nul": 1,
-        "": "the empty key",
-        "deep": deep,
-        "largest": 2**53 - 1,
-        "smallest": -(2**53 - 1),
-        "unicode": "größe ✓ 🦜 \u2028 \ufeff",
-        "bytes": {"$bytes": "AAECAw"},
-        "link": {"$link": link},
-        "empties": [None, False, 0, "", [], {}],
-        "long": "x" * 50_000,
-    }
