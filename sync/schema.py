@@ -83,8 +83,7 @@ def reload_sql(session: Session, *, folder: Path | None = None) -> None:
             name = path.relative_to(root).as_posix()
             raise SchemaError(f"sql/{name} cannot be loaded: {first_line(error)}") from error
     after = _footprints(session)
-    for routine in sorted(name for name, print_ in before.items() if after.get(name) == print_):
-        session.execute(f"drop routine {routine}".encode())
+    _drop_routines(session, sorted(name for name in before if after.get(name) == before[name]))
 
 
 def code_revision() -> str:
@@ -215,6 +214,22 @@ def _for_alembic(session: Session) -> psycopg.Connection[TupleRow]:
     tuples = cast(psycopg.Connection[TupleRow], session)
     tuples.row_factory = tuple_row
     return tuples
+
+
+def _drop_routines(session: Session, names: list[str]) -> None:
+    """Drop routines with the triggers that call them; anything else in the way is a mistake."""
+    triggers = session.execute(
+        """
+        select format('drop trigger %%I on %%s', t.tgname, t.tgrelid::regclass) as statement
+        from pg_catalog.pg_trigger t
+        where t.tgfoid = any (%s::regprocedure[]) and not t.tgisinternal and t.tgparentid = 0
+        """,
+        [names],
+    ).fetchall()
+    for row in triggers:
+        session.execute(row["statement"].encode())
+    for name in names:
+        session.execute(f"drop routine {name}".encode())
 
 
 def _footprints(session: Session) -> Footprint:
