@@ -1,0 +1,38 @@
+-- Two base32 digits of a 10-bit number: a slice of all 1,024 pairs in order.
+--
+-- One expression without a search_path, so that the planner inlines it into sync_priv.cid_text().
+-- bytea, because a slice of text counts characters from the start.
+--
+-- Called by: sync_priv.cid_text().
+create or replace function sync_priv.base32_pair(p_bits int)
+  returns bytea
+  language sql
+  immutable
+  parallel safe
+return substring(
+  'aaabacadaeafagahaiajakalamanaoapaqarasatauavawaxayaza2a3a4a5a6a7babbbcbdbebfbgbhbibjbkbl'
+  'bmbnbobpbqbrbsbtbubvbwbxbybzb2b3b4b5b6b7cacbcccdcecfcgchcicjckclcmcncocpcqcrcsctcucvcwcx'
+  'cyczc2c3c4c5c6c7dadbdcdddedfdgdhdidjdkdldmdndodpdqdrdsdtdudvdwdxdydzd2d3d4d5d6d7eaebeced'
+  'eeefegeheiejekelemeneoepeqereseteuevewexeyeze2e3e4e5e6e7fafbfcfdfefffgfhfifjfkflfmfnfofp'
+  'fqfrfsftfufvfwfxfyfzf2f3f4f5f6f7gagbgcgdgegfggghgigjgkglgmgngogpgqgrgsgtgugvgwgxgygzg2g3'
+  'g4g5g6g7hahbhchdhehfhghhhihjhkhlhmhnhohphqhrhshthuhvhwhxhyhzh2h3h4h5h6h7iaibicidieifigih'
+  'iiijikiliminioipiqirisitiuiviwixiyizi2i3i4i5i6i7jajbjcjdjejfjgjhjijjjkjljmjnjojpjqjrjsjt'
+  'jujvjwjxjyjzj2j3j4j5j6j7kakbkckdkekfkgkhkikjkkklkmknkokpkqkrksktkukvkwkxkykzk2k3k4k5k6k7'
+  'lalblcldlelflglhliljlklllmlnlolplqlrlsltlulvlwlxlylzl2l3l4l5l6l7mambmcmdmemfmgmhmimjmkml'
+  'mmmnmompmqmrmsmtmumvmwmxmymzm2m3m4m5m6m7nanbncndnenfngnhninjnknlnmnnnonpnqnrnsntnunvnwnx'
+  'nynzn2n3n4n5n6n7oaobocodoeofogohoiojokolomonooopoqorosotouovowoxoyozo2o3o4o5o6o7papbpcpd'
+  'pepfpgphpipjpkplpmpnpopppqprpsptpupvpwpxpypzp2p3p4p5p6p7qaqbqcqdqeqfqgqhqiqjqkqlqmqnqoqp'
+  'qqqrqsqtquqvqwqxqyqzq2q3q4q5q6q7rarbrcrdrerfrgrhrirjrkrlrmrnrorprqrrrsrtrurvrwrxryrzr2r3'
+  'r4r5r6r7sasbscsdsesfsgshsisjskslsmsnsospsqsrssstsusvswsxsyszs2s3s4s5s6s7tatbtctdtetftgth'
+  'titjtktltmtntotptqtrtstttutvtwtxtytzt2t3t4t5t6t7uaubucudueufuguhuiujukulumunuoupuqurusut'
+  'uuuvuwuxuyuzu2u3u4u5u6u7vavbvcvdvevfvgvhvivjvkvlvmvnvovpvqvrvsvtvuvvvwvxvyvzv2v3v4v5v6v7'
+  'wawbwcwdwewfwgwhwiwjwkwlwmwnwowpwqwrwswtwuwvwwwxwywzw2w3w4w5w6w7xaxbxcxdxexfxgxhxixjxkxl'
+  'xmxnxoxpxqxrxsxtxuxvxwxxxyxzx2x3x4x5x6x7yaybycydyeyfygyhyiyjykylymynyoypyqyrysytyuyvywyx'
+  'yyyzy2y3y4y5y6y7zazbzczdzezfzgzhzizjzkzlzmznzozpzqzrzsztzuzvzwzxzyzzz2z3z4z5z6z72a2b2c2d'
+  '2e2f2g2h2i2j2k2l2m2n2o2p2q2r2s2t2u2v2w2x2y2z2223242526273a3b3c3d3e3f3g3h3i3j3k3l3m3n3o3p'
+  '3q3r3s3t3u3v3w3x3y3z3233343536374a4b4c4d4e4f4g4h4i4j4k4l4m4n4o4p4q4r4s4t4u4v4w4x4y4z4243'
+  '444546475a5b5c5d5e5f5g5h5i5j5k5l5m5n5o5p5q5r5s5t5u5v5w5x5y5z5253545556576a6b6c6d6e6f6g6h'
+  '6i6j6k6l6m6n6o6p6q6r6s6t6u6v6w6x6y6z6263646566677a7b7c7d7e7f7g7h7i7j7k7l7m7n7o7p7q7r7s7t'
+  '7u7v7w7x7y7z727374757677'::bytea
+  from 2 * p_bits + 1 for 2);
+comment on function sync_priv.base32_pair(int) is 'The two base32 digits of a 10-bit number.';

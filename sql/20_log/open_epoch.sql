@@ -1,0 +1,34 @@
+-- Open a new log epoch when this database is not the one that numbered last.
+--
+-- A restore, a point-in-time recovery or a failover forgets the latest change ids; readers
+-- outside may have seen them. The epoch in every position tells the two histories apart, and
+-- ids start in a fresh partition, so that none is used twice.
+--
+-- Called by: sync_priv.number_changes(), sync.maintain(), under the log's lock.
+create or replace function sync_priv.open_epoch()
+  returns void
+  language plpgsql
+  set search_path = ''
+as $$
+declare
+  v_system   bigint := (select c.system_identifier from pg_catalog.pg_control_system() c);
+  v_timeline text := left(pg_walfile_name(pg_current_wal_lsn()), 8);
+  v_database oid := (select d.oid from pg_catalog.pg_database d
+                      where d.datname = current_database());
+  v_size     bigint := sync_priv.partition_size();
+begin
+  update sync_priv.log_state l
+     set log_epoch = l.log_epoch + 1,
+         system_identifier = v_system,
+         timeline = v_timeline,
+         database_oid = v_database
+   where (l.system_identifier, l.timeline, l.database_oid)
+         is distinct from (v_system, v_timeline, v_database);
+  if found then
+    perform setval('sync_priv.change_ids', (s.last_value / v_size + 1) * v_size)
+       from sync_priv.change_ids s;
+  end if;
+end
+$$;
+comment on function sync_priv.open_epoch() is
+  'Begin a new log epoch after a restore, a recovery or a failover.';

@@ -1,0 +1,67 @@
+-- Apply the operations of the commits that continue their chains, and move the heads.
+--
+-- Every operation is logged; the table gets the net effect. Operations outside the tracked
+-- collections are not ours (BF-07), though their commits belong to the chain.
+--
+-- Called by: sync_priv.walk_chain().
+create or replace function sync_priv.apply_ops(p_run bigint)
+  returns void
+  language plpgsql
+  set search_path = ''
+as $$
+begin
+  insert into sync.collections (nsid)
+  select distinct o.collection
+    from sync_priv.applied_ops(p_run) o
+   where sync_priv.is_tracked_nsid(o.collection)
+     and not exists (select from sync.collections c where c.nsid = o.collection)
+   order by 1
+      on conflict do nothing;
+  with ops as materialized (
+    select o.*, c.collection_id
+      from sync_priv.applied_ops(p_run) o
+      join sync.collections c on c.nsid = o.collection
+      join (select distinct t.collection from sync_priv.applied_ops(p_run) t
+             where sync_priv.is_tracked_nsid(t.collection)) k on k.collection = o.collection
+  ), logged as (
+    insert into sync_priv.pending_changes
+      (xid, kind, repo_id, collection_id, rkey, rev, cid, is_live, value, raw, reason)
+    select pg_current_xact_id(), o.action, o.repo_id, o.collection_id, o.rkey, o.rev, o.cid,
+           true, o.value, o.raw, o.reason
+      from ops o
+      join sync_priv.visible_repos v using (repo_id)
+     order by o.repo_id, o.pos, o.op_no
+  ), net as (
+    select distinct on (o.repo_id, o.collection_id, o.rkey) o.*
+      from ops o
+     order by o.repo_id, o.collection_id, o.rkey, o.pos desc, o.op_no desc
+  ), removed as (
+    delete from sync.stored_records s
+     using net n
+     where n.action = 'delete'
+       and (s.repo_id, s.collection_id, s.rkey) = (n.repo_id, n.collection_id, n.rkey)
+  )
+  insert into sync.stored_records as s
+    (repo_id, collection_id, rkey, cid, rev, value, raw, reason, indexed_at)
+  select n.repo_id, n.collection_id, n.rkey, n.cid, n.rev, n.value, n.raw, n.reason,
+         sync_priv.clock()
+    from net n
+   where n.action <> 'delete'
+      on conflict (repo_id, collection_id, rkey) do update
+     set cid = excluded.cid, rev = excluded.rev, value = excluded.value, raw = excluded.raw,
+         reason = excluded.reason, indexed_at = excluded.indexed_at;
+  update sync.heads h
+     set rev = e.rev, data_cid = e.data_cid, commit_block = e.commit_block,
+         seen_rev = greatest(h.seen_rev, e.rev), trust = 'verified'
+    from (select distinct on (w.repo_id) w.repo_id, w.rev, w.data_cid,
+                 coalesce(s.commit_block, q.commit_block) as commit_block
+            from pg_temp.walk w
+            left join pg_temp.stage_events s on w.is_staged and s.event_no = w.event_key
+            left join sync_priv.held_events q on not w.is_staged and q.held_id = w.event_key
+           where w.run = p_run and w.outcome = 'applied'
+           order by w.repo_id, w.pos desc) e
+   where h.repo_id = e.repo_id;
+end
+$$;
+comment on function sync_priv.apply_ops(bigint) is
+  'Write the operations and heads of the applied commits of one run of pg_temp.walk.';

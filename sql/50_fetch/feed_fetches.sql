@@ -1,0 +1,57 @@
+-- Top up the fetch queue from the backlog, host by host.
+--
+-- A repo is fetched only when nothing can slip between the export and the stream: every source
+-- that is read has a durable cursor, and every lane works with a filter that knows the repo
+-- (BF-01). Nor is one fetched while rows of it, or of a collection it would bring, are on their
+-- way out. The queue never holds more than each host's share, so it stays small, and so do its
+-- dead rows.
+--
+-- Called by: sync.claim_fetches(). One feeder at a time; the others do without.
+create or replace function sync_priv.feed_fetches(p_per_host int)
+  returns void
+  language plpgsql
+  set search_path = ''
+as $$
+declare
+  v_reached bigint;
+begin
+  if not pg_try_advisory_xact_lock(7261, 2) then
+    return;
+  end if;
+  select coalesce(min(case when c.seq is null then -1 else c.filter_generation end),
+                  9223372036854775807)
+    into v_reached
+    from sync.sources s
+    left join sync.cursors c using (source_id)
+   where s.is_enabled;
+  if exists (select from sync_priv.purges p
+              join sync.collections c using (collection_id)
+             where p.repo_id is null and sync_priv.is_tracked_nsid(c.nsid)) then
+    return;
+  end if;
+  insert into sync.fetch_queue (repo_id, host_id, queued_at)
+  select b.repo_id, b.host_id, sync_priv.clock()
+    from sync.hosts h
+    cross join lateral (
+      select r.repo_id, r.host_id
+        from sync.repos r
+       where r.host_id = h.host_id
+         and r.tracked_by = 'did' and r.is_active
+         and r.sync_state in ('pending', 'desynchronized', 'failed')
+         and r.next_fetch_at <= sync_priv.clock()
+         and r.filter_generation <= v_reached
+         and not exists (select from sync_priv.purges p where p.repo_id = r.repo_id)
+         and not exists (select from sync.fetch_queue q where q.repo_id = r.repo_id)
+       order by r.next_fetch_at, r.repo_id
+       limit greatest(0, p_per_host
+                         - (select count(*) from sync.repos f
+                             where f.host_id = h.host_id and f.sync_state = 'fetching')
+                         - (select count(*) from sync.fetch_queue q
+                             where q.host_id = h.host_id))
+    ) b
+   where h.ready_at <= sync_priv.clock()
+      on conflict do nothing;
+end
+$$;
+comment on function sync_priv.feed_fetches(int) is
+  'Move repos from the backlog to sync.fetch_queue, at most p_per_host a host.';

@@ -1,0 +1,63 @@
+-- Delete one chunk of a purge; when none of its rows is left, the purge itself.
+--
+-- The rows are hidden already and the log has its `purge` row, so nothing is logged here. The
+-- first call only remembers which transactions run: one of them may have read the old filters
+-- and still write what has to go, so deleting starts when all of them have ended. A purge of a
+-- collection goes through the repos in order, since no index leads from a collection to its rows.
+--
+-- Called by: sync.maintain(), one at a time.
+create or replace function sync_priv.purge_chunk()
+  returns boolean
+  language plpgsql
+  set search_path = ''
+  set sync.self_logged = 'on'
+as $$
+declare
+  v_chunk constant int := 5000;
+  v_purge   sync_priv.purges%rowtype;
+  v_repos   bigint[];
+  v_deleted bigint;
+begin
+  update sync_priv.purges p set settled_xid = pg_snapshot_xmax(pg_current_snapshot())
+   where p.settled_xid is null;
+  select * into v_purge
+    from sync_priv.purges p
+   where p.settled_xid <= pg_snapshot_xmin(pg_current_snapshot())
+   order by p.purge_id
+   limit 1;
+  if not found then
+    return false;
+  end if;
+  v_repos := case when v_purge.repo_id is not null then array[v_purge.repo_id]
+                  else array(select r.repo_id from sync.repos r
+                              where r.repo_id > v_purge.repo_after
+                              order by r.repo_id limit 1000) end;
+  delete from sync.stored_records s
+   where (s.repo_id, s.collection_id, s.rkey) in (
+           select g.repo_id, g.collection_id, g.rkey
+             from unnest(v_repos) as u (repo_id)
+             cross join lateral (
+               select x.repo_id, x.collection_id, x.rkey
+                 from sync.stored_records x
+                where x.repo_id = u.repo_id
+                  and (v_purge.collection_id is null
+                       or x.collection_id = v_purge.collection_id)
+                limit v_chunk) g
+            limit v_chunk);
+  get diagnostics v_deleted = row_count;
+  if v_deleted = v_chunk then
+    return true;
+  end if;
+  if v_purge.repo_id is null and v_repos <> '{}' then
+    update sync_priv.purges p
+       set repo_after = v_repos[cardinality(v_repos)]
+     where p.purge_id = v_purge.purge_id;
+  else
+    delete from sync_priv.purges p where p.purge_id = v_purge.purge_id;
+    perform pg_notify('sync_work', '');
+  end if;
+  return true;
+end
+$$;
+comment on function sync_priv.purge_chunk() is
+  'Delete up to 5,000 records of the oldest purge; true when there is more to do.';
