@@ -18,10 +18,10 @@ MAX_HEADER_BYTES = 65_536
 _MAX_VARINT_BYTES = 5
 _LONGEST_CID = 100
 _CHUNK_BYTES = 1 << 20
-
-
-class CarError(ProtocolError):
-    """Bytes that are not a CAR, or a block that is not what its CID says."""
+_HASHED_PREFIXES = (DAG_CBOR_PREFIX, RAW_PREFIX)
+# The header with exactly one root of 36 bytes, as nearly all have it, needs no decoding.
+_USUAL_HEADER = b"\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
+_USUAL_HEADER_END = b"\x67version\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,31 @@ class Car:
     blocks: dict[bytes, bytes]
 
 
+class CarError(ProtocolError):
+    """Bytes that are not a CAR, or a block that is not what its CID says.
+
+    `partial` holds what was read before: a commit found there still tells who sent the rest.
+    """
+
+    partial: Car | None = None
+
+
 def read_car(data: bytes | memoryview, *, max_blocks: int) -> Car:
     """Read a whole CAR from memory; the first root is the one that counts (CA-03)."""
     data = bytes(data)
     size, at = _read_varint(data, 0)
     roots = _read_header(data[at : at + size], size)
     at += size
-    blocks: dict[bytes, bytes] = {}
+    car = Car(roots, {})
+    try:
+        _read_sections(data, at, car.blocks, max_blocks=max_blocks)
+    except CarError as error:
+        error.partial = car
+        raise
+    return car
+
+
+def _read_sections(data: bytes, at: int, blocks: dict[bytes, bytes], *, max_blocks: int) -> None:
     count, end = 0, len(data)
     sha256 = hashlib.sha256
     while at < end:
@@ -55,7 +73,7 @@ def read_car(data: bytes | memoryview, *, max_blocks: int) -> Car:
             raise CarError("too_many_blocks", f"more than {max_blocks}", rule="CA-14")
         cid = data[at : at + CID_LENGTH]
         prefix = cid[:4]
-        if size >= CID_LENGTH and (prefix == DAG_CBOR_PREFIX or prefix == RAW_PREFIX):
+        if size >= CID_LENGTH and prefix in _HASHED_PREFIXES:
             block = data[at + CID_LENGTH : stop]
             if sha256(block).digest() != cid[4:]:
                 raise CarError("hash_mismatch", "a block is not what its CID says", rule="CA-06")
@@ -64,7 +82,6 @@ def read_car(data: bytes | memoryview, *, max_blocks: int) -> Car:
         else:
             _check_foreign_cid(data[at : min(stop, at + _LONGEST_CID)])
         at = stop
-    return Car(roots, blocks)
 
 
 class CarReader:
@@ -105,7 +122,7 @@ class CarReader:
             self._at = at
             cid = self._buffer[at : at + min(size, CID_LENGTH)]
             prefix = cid[:4]
-            if size < CID_LENGTH or not (prefix == DAG_CBOR_PREFIX or prefix == RAW_PREFIX):
+            if size < CID_LENGTH or prefix not in _HASHED_PREFIXES:
                 _check_foreign_cid(self._buffer[at : at + min(size, _LONGEST_CID)])
                 self._pass_over(size)
                 continue
@@ -166,6 +183,8 @@ def write_car(root: bytes, blocks: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _read_header(header: bytes, size: int) -> tuple[bytes, ...]:
+    if size == 58 and header[:13] == _USUAL_HEADER and header[49:] == _USUAL_HEADER_END:
+        return (header[13:49],)
     if not 0 < size <= MAX_HEADER_BYTES:
         raise CarError("bad_car_header", f"{size} bytes", rule="CA-01")
     if len(header) < size:

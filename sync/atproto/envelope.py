@@ -1,17 +1,37 @@
 """Read the small objects that wrap others: frame headers, event bodies, CAR headers.
 
-A general codec allocates what a length claims and returns links as plain bytes. Envelopes come
-from strangers before any signature was checked, so they are read here: strictly canonical, in
-time linear in the bytes present, with links told apart. Bulk (the CAR inside an event) is one
-byte string and costs one copy.
+They come from strangers before any signature was checked. A general codec allocates what a
+length merely claims, and lets through forms that are not canonical. So a scan over the heads
+goes first, linear in the bytes present; the codec's result counts if it encodes to the same
+bytes; and where it does not, `read_item` reads the bytes one by one and says what is wrong.
 """
 
 from typing import Any
+
+import libipld
 
 from sync.atproto.cbor import MAX_DEPTH, CborError, Link
 
 _SMALLEST = (24, 0x100, 0x10000, 0x1_0000_0000)
 _SIMPLE = {0xF4: False, 0xF5: True, 0xF6: None}
+
+
+def read_objects(data: bytes) -> list[Any]:
+    """Read the objects that stand one after another; links are bytes, as in byte strings."""
+    at = 0
+    while at < len(data):
+        at = skip_item(data, at)
+    try:
+        values: list[Any] = libipld.decode_dag_cbor_multi(data)
+        if b"".join(map(libipld.encode_dag_cbor, values)) == data:
+            return values
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        pass
+    values, at = [], 0
+    while at < len(data):
+        value, at = read_item(data, at)
+        values.append(value)
+    return values
 
 
 def read_item(data: bytes, at: int) -> tuple[Any, int]:
@@ -25,27 +45,32 @@ def read_item(data: bytes, at: int) -> tuple[Any, int]:
 
 
 def skip_item(data: bytes, at: int) -> int:
-    """Return the position after one object without reading its values."""
+    """Return the position after one object, all of whose parts are there, by its heads alone."""
     items = 1
     try:
         while items:
             head = data[at]
-            major = head >> 5
             argument = head & 31
             at += 1
-            if argument > 23:
-                argument, at = _long_argument(data, at, argument)
             items -= 1
-            if major == 2 or major == 3:
+            if argument > 23:
+                if head > 0xF8:
+                    raise CborError("float", "or an indefinite end", rule="CB-12")
+                argument, at = _long_argument(data, at, argument)
+            if head < 0x40:
+                continue
+            if head < 0x80:
                 at += argument
-            elif major == 4:
+            elif head < 0xA0:
                 items += argument
-            elif major == 5:
+            elif head < 0xC0:
                 items += 2 * argument
-            elif major == 6:
+            elif head < 0xE0:
                 items += 1
     except IndexError:
         raise CborError("not_cbor", "cut short", rule="CB-16") from None
+    if at > len(data):
+        raise CborError("not_cbor", "cut short", rule="CB-16")
     return at
 
 

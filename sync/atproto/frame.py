@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sync.atproto import cbor
-from sync.atproto.envelope import read_item, skip_item
+from sync.atproto.envelope import read_item, read_objects, skip_item
 from sync.atproto.syntax import is_did, is_handle
 from sync.errors import FramingError, MessageError
 
@@ -22,7 +22,7 @@ _MAX_TEXT = 1_024
 Body = dict[str, Any]
 
 
-class BadMessage(MessageError):
+class FieldError(MessageError):
     """A message with a missing or malformed field; `seq` and `did` as far as they are known."""
 
     def __init__(self, reason: str, detail: str, body: Body, *, rule: str) -> None:
@@ -129,12 +129,12 @@ def read_frame(data: bytes) -> Message:
     if len(data) > MAX_FRAME_BYTES:
         raise FramingError("frame_too_big", f"{len(data)} bytes", rule="ES-15")
     try:
-        header, at = read_item(data, 0)
-        body, at = read_item(data, at)
+        objects = read_objects(data)
     except cbor.CborError as error:
         raise FramingError("bad_frame", str(error), rule="ES-12") from error
-    if at != len(data):
-        raise FramingError("bad_frame", "bytes after the second object", rule="ES-05")
+    if len(objects) != 2:
+        raise FramingError("bad_frame", f"{len(objects)} objects", rule="ES-04")
+    header, body = objects
     if type(header) is not dict or type(body) is not dict:
         raise FramingError("bad_frame", "not two maps", rule="ES-04")
     op, kind = header.get("op"), header.get("t")
@@ -183,17 +183,17 @@ def write_frame(kind: str, body: Body) -> bytes:
 def _read_commit(body: Body) -> CommitMessage:
     since = body.get("since")
     if since is not None and type(since) is not str:
-        raise BadMessage("bad_field", "since", body, rule="CM-01")
+        raise FieldError("bad_field", "since", body, rule="CM-01")
     ops = body.get("ops")
     if type(ops) is not list:
-        raise BadMessage("bad_field", "ops", body, rule="CM-01")
+        raise FieldError("bad_field", "ops", body, rule="CM-01")
     return CommitMessage(
         seq=_seq(body),
         did=_did(body, "repo"),
         rev=_field(body, "rev", str),
         since=since or None,  # "" is read as null (D-06)
         prev_data=_link(body, "prevData", body),
-        commit=bytes(_field(body, "commit", cbor.Link)),
+        commit=_field(body, "commit", bytes),
         blocks=_field(body, "blocks", bytes),
         ops=tuple([_read_op(op, body) for op in ops]),
         time=_field(body, "time", str),
@@ -202,10 +202,10 @@ def _read_commit(body: Body) -> CommitMessage:
 
 def _read_op(op: object, body: Body) -> RepoOp:
     if type(op) is not dict:
-        raise BadMessage("bad_field", "ops", body, rule="CM-01")
+        raise FieldError("bad_field", "ops", body, rule="CM-01")
     action, path = op.get("action"), op.get("path")
     if type(action) is not str or type(path) is not str:
-        raise BadMessage("bad_field", "ops", body, rule="CM-25")
+        raise FieldError("bad_field", "ops", body, rule="CM-25")
     return RepoOp(action, path, _link(op, "cid", body), _link(op, "prev", body))
 
 
@@ -234,7 +234,7 @@ def _read_identity(body: Body) -> IdentityMessage:
 def _read_account(body: Body) -> AccountMessage:
     status = body.get("status")
     if status is not None and type(status) is not str:
-        raise BadMessage("bad_field", "status", body, rule="MT-09")
+        raise FieldError("bad_field", "status", body, rule="MT-09")
     return AccountMessage(
         seq=_seq(body),
         did=_did(body, "did"),
@@ -265,8 +265,8 @@ _READERS: dict[str, Callable[[Body], Message]] = {
 
 def _field(body: Body, name: str, kind: type) -> Any:
     value = body.get(name)
-    if type(value) is not kind:
-        raise BadMessage("bad_field", name, body, rule="MT-01")
+    if not isinstance(value, kind):
+        raise FieldError("bad_field", name, body, rule="MT-01")
     return value
 
 
@@ -274,22 +274,22 @@ def _link(fields: Body, name: str, body: Body) -> bytes | None:
     value = fields.get(name)
     if value is None:
         return None
-    if type(value) is not cbor.Link:
-        raise BadMessage("bad_field", name, body, rule="CM-01")
-    return bytes(value)
+    if not isinstance(value, bytes):
+        raise FieldError("bad_field", name, body, rule="CM-01")
+    return value
 
 
 def _did(body: Body, name: str) -> str:
     did = body.get(name)
     if type(did) is not str or not is_did(did):
-        raise BadMessage("bad_did", name, body, rule="MT-02")
+        raise FieldError("bad_did", name, body, rule="MT-02")
     return did
 
 
 def _seq(body: Body) -> int:
     seq = _optional_seq(body)
     if seq is None:
-        raise BadMessage("bad_seq", "not a positive integer below 2^53", body, rule="CU-01")
+        raise FieldError("bad_seq", "not a positive integer below 2^53", body, rule="CU-01")
     return seq
 
 

@@ -1,0 +1,136 @@
+"""Verify a whole repo from the CAR file that getRepo answers with (rules CA-*, MS-19).
+
+Memory holds an index of the blocks and the list of records, never the blocks: the file is
+hashed front to back once, then the tree is walked by reading its nodes again where they lie.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple
+
+from sync.atproto.car import CarReader
+from sync.atproto.cid import is_dag_cbor
+from sync.atproto.commit import Commit, check_signature, read_commit
+from sync.atproto.keys import PublicKey
+from sync.atproto.mst import TreeBuilder, key_layer, walk
+from sync.atproto.syntax import split_path
+from sync.atproto.verify import MAX_RECORD_BYTES, check_rev
+from sync.errors import ExportError, ProtocolError
+
+# A full node of longest keys stays below this; whatever is larger is not read into memory.
+_MAX_NODE_BYTES = 10_000_000
+_LENGTH_BITS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class ExportLimits:
+    """How much of an export is accepted; the index takes some 400 bytes a block of memory."""
+
+    max_bytes: int = 4_000_000_000
+    max_blocks: int = 10_000_000
+    max_records: int = 5_000_000
+
+
+class Leaf(NamedTuple):
+    """One record of the tree; a tuple, since an export may have millions."""
+
+    collection: str
+    rkey: str
+    cid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A verified repo: its commit, its records in tree order, and what was left out and why.
+
+    Blocks are read from the file on demand, so the file must stay open.
+    """
+
+    commit: Commit
+    leaves: list[Leaf]
+    skipped: list[tuple[bytes, str]]
+    _file: BinaryIO = field(repr=False)
+    _index: dict[bytes, int] = field(repr=False)
+
+    def read_block(self, cid: bytes) -> bytes | None:
+        """Read a record's block; None for one over the size limit (D-01)."""
+        return _read_block(self._file, self._index, cid, max_bytes=MAX_RECORD_BYTES)
+
+
+def read_export(
+    file: BinaryIO, did: str, key: PublicKey | None, *, now_us: int, limits: ExportLimits
+) -> Export:
+    """Verify an export of this account completely; without a key all but the signature.
+
+    Raises ExportError and nothing else, whatever the bytes are.
+    """
+    try:
+        return _read_export(file, did, key, now_us=now_us, limits=limits)
+    except ExportError:
+        raise
+    except ProtocolError as error:
+        raise ExportError(error.reason, error.detail, rule=error.rule) from error
+
+
+def _read_export(
+    file: BinaryIO, did: str, key: PublicKey | None, *, now_us: int, limits: ExportLimits
+) -> Export:
+    file.seek(0)
+    reader = CarReader(file, max_bytes=limits.max_bytes, max_blocks=limits.max_blocks)
+    index = {cid: offset << _LENGTH_BITS | length for cid, offset, length in reader}
+
+    def read_node_block(cid: bytes) -> bytes | None:
+        return _read_block(file, index, cid, max_bytes=_MAX_NODE_BYTES)
+
+    block = read_node_block(reader.roots[0])
+    if block is None:
+        raise ExportError("missing_commit", "the CAR lacks its root", rule="CA-17")
+    commit = read_commit(block)
+    if commit.did != did:
+        raise ExportError("did_mismatch", "the export is of another account", rule="CA-19")
+    check_rev(commit.rev, now_us=now_us)
+    if key is not None and not check_signature(commit, key):
+        raise ExportError("bad_signature", rule="CA-19")
+    leaves, skipped = _collect(commit.data, read_node_block, index, limits.max_records)
+    return Export(commit, leaves, skipped, file, index)
+
+
+def _collect(
+    root: bytes,
+    read_node_block: Callable[[bytes], bytes | None],
+    index: dict[bytes, int],
+    max_records: int,
+) -> tuple[list[Leaf], list[tuple[bytes, str]]]:
+    """Walk the tree, rebuild it from its leaves alone and compare the roots (MS-19)."""
+    leaves: list[Leaf] = []
+    skipped: list[tuple[bytes, str]] = []
+    builder = TreeBuilder()
+    for count, (key, cid) in enumerate(walk(root, read_node_block)):
+        if count >= max_records:
+            raise ExportError("too_many_records", f"more than {max_records}", rule="CA-14")
+        builder.add_leaf(key, cid, layer=key_layer(key))
+        path = split_path(key)
+        if path is None:
+            skipped.append((key, "bad_path"))
+        elif not is_dag_cbor(cid):
+            skipped.append((key, "record_link"))
+        elif cid not in index:
+            raise ExportError("missing_block", "a record's block is missing", rule="CA-11")
+        else:
+            leaves.append(Leaf(path[0], path[1], cid))
+    if builder.finish() != root:
+        raise ExportError("root_mismatch", "the tree is not that of its records", rule="MS-19")
+    return leaves, skipped
+
+
+def _read_block(
+    file: BinaryIO, index: dict[bytes, int], cid: bytes, *, max_bytes: int
+) -> bytes | None:
+    place = index.get(cid)
+    if place is None:
+        return None
+    length = place & ((1 << _LENGTH_BITS) - 1)
+    if length > max_bytes:
+        return None
+    file.seek(place >> _LENGTH_BITS)
+    return file.read(length)
