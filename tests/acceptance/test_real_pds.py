@@ -27,10 +27,9 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def service(network: Network, database_url: str, tmp_path: Path) -> Iterator[Service]:
-    """Prepare an upgraded database that tracks every account but the last."""
-    with Service(network, database_url, folder=tmp_path) as service:
-        service.command("upgrade")
+def service(network: Network, clone: str, tmp_path: Path) -> Iterator[Service]:
+    """Prepare a fresh database that tracks every account but the last."""
+    with Service(network, clone, folder=tmp_path) as service:
         for pattern in PATTERNS:
             service.command("track", "--collection", pattern)
         service.command("track", *tracked_dids(network))

@@ -13,7 +13,7 @@ from typing import IO, Any, Literal, Self
 
 import httpx
 
-from tests.network.install import Install, NetworkUnavailable, ensure_installed
+from tests.network.install import Install, NetworkStartError, ensure_installed
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
@@ -105,7 +105,7 @@ class Network:
             child = _Child(install, [str(argument) for argument in arguments])
             try:
                 return cls(child, child.read_description(), install=install)
-            except NetworkUnavailable as error:
+            except NetworkStartError as error:
                 child.stop()
                 if "EADDRINUSE" not in str(error) or attempt == START_ATTEMPTS:
                     raise
@@ -278,10 +278,10 @@ class _Child:
             stream.close()
         return process.returncode
 
-    def _unavailable(self, what: str) -> NetworkUnavailable:
+    def _unavailable(self, what: str) -> NetworkStartError:
         self._errors.seek(0)
         text = self._errors.read()[-3000:].decode(errors="replace")
-        return NetworkUnavailable(f"network.mjs {what}:\n{text}")
+        return NetworkStartError(f"network.mjs {what}:\n{text}")
 
 
 def _write_of(action: str, collection: str, rkey: str) -> Write:

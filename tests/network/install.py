@@ -31,7 +31,7 @@ NODE_MAJOR_MINIMUM = 20
 LOG_TAIL_CHARS = 3000
 
 
-class NetworkUnavailable(Exception):
+class NetworkStartError(Exception):
     """The packages cannot be installed or a network does not start; the text ends with the log."""
 
 
@@ -116,7 +116,7 @@ def _install_packages(home: Path) -> None:
             child.wait()
             raise
     if exit_code != 0:
-        raise NetworkUnavailable(f"setup.sh exited {exit_code}; {log} ends:\n{log_tail(log)}")
+        raise NetworkStartError(f"setup.sh exited {exit_code}; {log} ends:\n{log_tail(log)}")
     (home / "complete").touch()
 
 

@@ -48,7 +48,7 @@ def test_a_failed_install_shows_its_log_and_is_tried_again(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("STANDPIPE_TEST_CACHE", str(tmp_path / "cache"))
     for _ in range(2):
-        with pytest.raises(install.NetworkUnavailable, match=r"(?s)exited 7.*registry is away"):
+        with pytest.raises(install.NetworkStartError, match=r"(?s)exited 7.*registry is away"):
             install.ensure_installed()
 
 
