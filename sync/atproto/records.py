@@ -25,9 +25,12 @@ MAX_RECORD_BYTES = 1_048_576
 _LINK_TAG = b"\xd8\x2a"
 _LINK_TO_BLOCK = _LINK_TAG + b"\x58\x25\x00" + DAG_CBOR_PREFIX
 _LINK_TO_RAW = _LINK_TAG + b"\x58\x25\x00" + RAW_PREFIX
+_RESERVED_KEY = re.compile(rb"\$(?:link|bytes)")
 # Heads of integers of eight bytes, behind which a set top bit means "beyond int64". One digest
 # in eight holds such a pair by chance, so the JSON text must also show a number that long.
-_HUGE_INTEGER = re.compile(rb"[\x1b\x3b][\x80-\xff]")
+# (Two patterns: with a literal in front each is a memchr, as one character class it is not.)
+_HUGE_POSITIVE = re.compile(rb"\x1b[\x80-\xff]")
+_HUGE_NEGATIVE = re.compile(rb"\x3b[\x80-\xff]")
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 _encode_json = msgspec.json.Encoder().encode
@@ -109,15 +112,14 @@ def _read_json(block: bytes) -> str:
 
 def _looks_odd(block: bytes, text: bytes) -> bool:
     """Tell whether something that JSON or PostgreSQL cannot hold *might* be inside."""
+    links = block.count(_LINK_TAG)
     return (
-        b"$link" in block
-        or b"$bytes" in block
+        _RESERVED_KEY.search(block) is not None
         or b"\\u0000" in text
-        or block.count(_LINK_TAG) != block.count(_LINK_TO_BLOCK) + block.count(_LINK_TO_RAW)
+        or (links != 0 and links != block.count(_LINK_TO_BLOCK) + block.count(_LINK_TO_RAW))
         or text.count(b"{") + text.count(b"[") > cbor.MAX_DEPTH
         or (
-            (b"\x1b" in block or b"\x3b" in block)
-            and _HUGE_INTEGER.search(block) is not None
+            (_HUGE_POSITIVE.search(block) or _HUGE_NEGATIVE.search(block)) is not None
             and _LONG_NUMBER.search(text) is not None
         )
     )

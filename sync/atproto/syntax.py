@@ -86,10 +86,11 @@ def is_at_identifier(text: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def is_nsid(text: str) -> bool:
-    """Tell whether text has the syntax of a namespaced identifier (SX-08)."""
-    if len(text) > MAX_NSID_LENGTH or _NSID.fullmatch(text) is None:
-        return False
-    return len(text.rpartition(".")[0]) <= MAX_HANDLE_LENGTH
+    """Tell whether text has the syntax of a namespaced identifier (SX-08).
+
+    The authority's own limit of 253 is not applied: an official vector goes beyond it.
+    """
+    return len(text) <= MAX_NSID_LENGTH and _NSID.fullmatch(text) is not None
 
 
 def is_collection_pattern(text: str) -> bool:
