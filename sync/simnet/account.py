@@ -153,7 +153,7 @@ class Account:
 
         As the real server does it, the new host announces the head that the old one signed (it
         does not verify with the new key) under a rev of its own, until its first write. With
-        `resign` the new host signs the repo at once.
+        `resign` the new host signs the repo at once. The old host keeps a deactivated copy.
         """
         world, old, new = self.world, self.host, self.world.hosts[to_pds]
         if old is new:
@@ -174,9 +174,15 @@ class Account:
         self.emit_sync()
         before.status = "deactivated"
         _emit_status(world, old, self.did, "deactivated")
-        del old.accounts[self.did]
-        old.stream.forget_did(self.did)
-        _emit_status(world, old, self.did, "deleted")
+
+    def leave_host(self, pds: int) -> None:
+        """Delete the copy that a migration left behind; that host says so on its own stream."""
+        host = self.world.hosts[pds]
+        if host is self.host:
+            raise UsageError(f"{self.did} lives at PDS {pds}: delete_account would delete it")
+        del host.accounts[self.did]
+        host.stream.forget_did(self.did)
+        _emit_status(self.world, host, self.did, "deleted")
 
     def _emit(self, kind: str, body: Mapping[str, object]) -> None:
         self.world.emit(self.host, self.did, kind, body)

@@ -31,6 +31,7 @@ _ON_ACCOUNT = (
     "set_status",
     "delete_account",
     "move_account",
+    "leave_host",
 )
 _ON_NETWORK = ("drop_next", "forget_history", "kick_consumers", "serve_stale_export", "fail_next")
 

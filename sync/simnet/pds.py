@@ -12,7 +12,7 @@ from sync.simnet.host import Host, Hosted, web_did
 from sync.simnet.repo import Head
 from sync.simnet.subscription import subscribe
 from sync.simnet.world import World
-from sync.simnet.xrpc import XrpcError, guard, page_limit, parameter, send_car
+from sync.simnet.xrpc import FAULT, XrpcError, guard, page_limit, parameter, send_car
 
 _REFUSALS = {"takendown": "RepoTakendown", "suspended": "RepoSuspended"}
 
@@ -51,7 +51,7 @@ class Pds:
         """Export a repo; a hold stops here, after the repo was read."""
         did = parameter(request, "did")
         hosted = self._available(did)
-        car = hosted.repo.export(_asked_head(hosted, request["fault"]))
+        car = hosted.repo.export(_asked_head(hosted, request.get(FAULT)))
         hold = self.faults.take_hold(did)
         if hold is not None:
             await hold.stop_here()

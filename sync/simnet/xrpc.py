@@ -10,6 +10,8 @@ from sync.simnet.faults import Fault, Faults
 
 CAR_TYPE = "application/vnd.ipld.car"
 _PIECE_BYTES = 65_536
+# The trouble that a request is to suffer, for the handlers that deal with it themselves.
+FAULT = web.RequestKey("fault", Fault)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -31,8 +33,8 @@ def guard(faults: Faults, *, pds: int | None = None) -> Any:
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         method = method_name(request)
         fault = faults.take(method, pds=pds, did=request.query.get("did"))
-        request["fault"] = fault
-        if fault is not None and fault.delay_s:
+        if fault is not None:
+            request[FAULT] = fault
             await asyncio.sleep(fault.delay_s)
         if fault is not None and fault.status is not None:
             body = {"error": "Scripted", "message": f"{method} fails as scripted"}
@@ -69,7 +71,7 @@ def page_limit(request: web.Request, *, default: int, most: int) -> int:
 
 async def send_car(request: web.Request, car: bytes) -> web.StreamResponse:
     """Stream a CAR in pieces, without its length; a scripted cut ends it in the middle."""
-    fault: Fault | None = request["fault"]
+    fault = request.get(FAULT)
     cut = None if fault is None else fault.cut_after_bytes
     body = memoryview(car)[:cut]
     response = web.StreamResponse(headers={"content-type": CAR_TYPE})
