@@ -1,6 +1,7 @@
 -- Two base32 digits of a 10-bit number: a slice of all 1,024 pairs in order.
 --
--- One expression without a search_path, so that the planner inlines it into sync_priv.cid_text().
+-- One expression without a search_path, so that the planner inlines it into the expression of
+-- sync_priv.cid_text().
 -- bytea, because a slice of text counts characters from the start.
 --
 -- Called by: sync_priv.cid_text().

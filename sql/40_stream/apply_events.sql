@@ -15,7 +15,6 @@ create or replace function sync.apply_events(
   language plpgsql
   security definer
   set search_path = ''
-  set sync.self_logged = 'on'
 as $$
 declare
   v_wanted bigint[];

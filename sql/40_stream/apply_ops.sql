@@ -10,6 +10,7 @@ create or replace function sync_priv.apply_ops(p_run bigint)
   set search_path = ''
 as $$
 begin
+  perform set_config('sync.self_logged', 'on', true);
   insert into sync.collections (nsid)
   select distinct o.collection
     from sync_priv.applied_ops(p_run) o
@@ -50,6 +51,7 @@ begin
       on conflict (repo_id, collection_id, rkey) do update
      set cid = excluded.cid, rev = excluded.rev, value = excluded.value, raw = excluded.raw,
          reason = excluded.reason, indexed_at = excluded.indexed_at;
+  perform set_config('sync.self_logged', '', true);
   update sync.heads h
      set rev = e.rev, data_cid = e.data_cid, commit_block = e.commit_block,
          seen_rev = greatest(h.seen_rev, e.rev), trust = 'verified'

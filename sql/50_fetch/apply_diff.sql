@@ -20,6 +20,7 @@ begin
   ) then
     raise exception 'the contents of a changed record were not staged' using errcode = 'SY201';
   end if;
+  perform set_config('sync.self_logged', 'on', true);
   with needed as materialized (
     select d.repo_id, d.collection_id, d.rkey, d.action, d.cid, r.rev, s.value, s.raw, s.reason
       from pg_temp.diff d
@@ -54,6 +55,7 @@ begin
          sync_priv.clock()
     from needed n
    where n.action = 'create';
+  perform set_config('sync.self_logged', '', true);
 end
 $$;
 comment on function sync_priv.apply_diff() is

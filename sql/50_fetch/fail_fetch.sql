@@ -13,7 +13,6 @@ create or replace function sync.fail_fetch(
   language plpgsql
   security definer
   set search_path = ''
-  set sync.self_logged = 'on'
 as $$
 declare
   v_host_id int;

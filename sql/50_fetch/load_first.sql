@@ -21,6 +21,7 @@ begin
     join pg_temp.stage_records s on (s.repo_id, s.collection) = (f.repo_id, c.nsid)
    where not s.is_whole
       or s.repo_id not in (select t.repo_id from pg_temp.stage_records t where not t.is_whole);
+  perform set_config('sync.self_logged', 'on', true);
   insert into sync.stored_records
     (repo_id, collection_id, rkey, cid, rev, value, raw, reason, indexed_at)
   select f.repo_id, f.collection_id, s.rkey, s.cid, r.rev, s.value, s.raw, s.reason,
@@ -31,6 +32,7 @@ begin
     join pg_temp.stage_repos r on r.repo_id = f.repo_id
    where s.is_whole;
   get diagnostics v_loaded = row_count;
+  perform set_config('sync.self_logged', '', true);
   if v_loaded <> v_wanted then
     raise exception 'contents staged for % of % records', v_loaded, v_wanted
       using errcode = 'SY201';

@@ -14,7 +14,6 @@ create or replace function sync.reconcile_repos(
   language plpgsql
   security definer
   set search_path = ''
-  set sync.self_logged = 'on'
 as $$
 begin
   perform sync_priv.require_stage();

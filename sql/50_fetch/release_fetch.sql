@@ -8,7 +8,6 @@ create or replace function sync.release_fetch(
   language plpgsql
   security definer
   set search_path = ''
-  set sync.self_logged = 'on'
 as $$
 begin
   perform sync_priv.require_stage();

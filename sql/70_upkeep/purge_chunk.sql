@@ -10,7 +10,6 @@ create or replace function sync_priv.purge_chunk()
   returns boolean
   language plpgsql
   set search_path = ''
-  set sync.self_logged = 'on'
 as $$
 declare
   v_chunk constant int := 5000;
@@ -32,6 +31,7 @@ begin
                   else array(select r.repo_id from sync.repos r
                               where r.repo_id > v_purge.repo_after
                               order by r.repo_id limit 1000) end;
+  perform set_config('sync.self_logged', 'on', true);
   delete from sync.stored_records s
    where (s.repo_id, s.collection_id, s.rkey) in (
            select g.repo_id, g.collection_id, g.rkey
@@ -45,6 +45,7 @@ begin
                 limit v_chunk) g
             limit v_chunk);
   get diagnostics v_deleted = row_count;
+  perform set_config('sync.self_logged', '', true);
   if v_deleted = v_chunk then
     return true;
   end if;

@@ -1,0 +1,257 @@
+"""sync.apply_events(): what a lane's batch does to repos, records, heads and the log."""
+
+import psycopg
+import pytest
+
+from sync.database import connect_sync
+from tests.sql.driver import LIKE, Driver, Event, Op, cid, did, rev
+
+A, B = did(1), did(2)
+
+
+@pytest.fixture
+def lane(session):
+    return Driver(session())
+
+
+def loaded(lane: Driver) -> Driver:
+    """Two repos, synchronized at rev 10 with tree t10."""
+    for number in (1, 2):
+        lane.load(number, {"a": "lorem", "b": "ipsum"}, at=10, data="t10")
+    return lane
+
+
+def commit(who: str, at: int, since: int, *ops: Op, before: object = None, **more) -> Event:
+    return Event(
+        who, rev=at, since=since, before=before or f"t{since}", data=f"t{at}", ops=ops, **more
+    )
+
+
+@pytest.mark.rule("CM-39")
+def test_a_commit_that_continues_the_head_changes_records_head_cursor_and_log(lane):
+    loaded(lane)
+    start = lane.position()
+    outcome = lane.apply(
+        commit(A, 11, 10, Op("create", "c", "dolor"), Op("update", "a", "LOREM"), Op("delete", "b"))
+    )
+    assert outcome == {"applied": 1}
+    assert lane.texts(1) == {"a": "LOREM", "c": "dolor"}
+    assert lane.texts(2) == {"a": "lorem", "b": "ipsum"}
+    assert lane.log(start) == [
+        ("create", "c", "dolor"),
+        ("update", "a", "LOREM"),
+        ("delete", "b", None),
+    ]
+    head = lane.row(
+        "select h.* from sync.heads h join sync.repos using (repo_id) where did = %s", A
+    )
+    assert (head["rev"], head["data_cid"], head["seen_rev"]) == (rev(11), cid("t11"), rev(11))
+    assert lane.value("select seq from sync.cursors") == lane.cursor
+
+
+def test_a_chain_in_one_batch_is_applied_whole_and_every_op_is_logged(lane):
+    loaded(lane)
+    start = lane.position()
+    lane.apply(
+        commit(A, 11, 10, Op("create", "c", "one")),
+        commit(B, 11, 10, Op("delete", "a")),
+        commit(A, 12, 11, Op("update", "c", "two")),
+        commit(A, 13, 12, Op("delete", "c")),
+    )
+    assert lane.texts(1) == {"a": "lorem", "b": "ipsum"}
+    assert lane.texts(2) == {"b": "ipsum"}
+    assert [c for c in lane.log(start) if c[1] == "c"] == [
+        ("create", "c", "one"),
+        ("update", "c", "two"),
+        ("delete", "c", None),
+    ]
+
+
+@pytest.mark.rule("CM-15", "FA-04")
+def test_a_replayed_batch_changes_nothing(lane):
+    loaded(lane)
+    batch = [commit(A, 11, 10, Op("create", "c", "one")), commit(A, 12, 11, Op("delete", "c"))]
+    lane.apply(*batch)
+    start = lane.position()
+    assert lane.apply(*batch) == {"stale": 2}
+    assert lane.apply(*reversed(batch)) == {"stale": 2}
+    assert lane.log(start) == []
+    assert lane.state(1) == "synchronized"
+
+
+@pytest.mark.rule("CM-17", "CM-18", "FA-06")
+@pytest.mark.parametrize(
+    "event",
+    [
+        commit(A, 12, 10, Op("create", "x", "no"), before="t11"),
+        commit(A, 12, 11, Op("create", "x", "no"), before="t10"),
+        Event(A, rev=12, since=10, before=None, data="t12", ops=[Op("create", "x", "no")]),
+        Event(A, rev=12, since=None, before="t10", data="t12", ops=[Op("create", "x", "no")]),
+        Event(A, kind="sync", rev=12, data="t12"),
+        Event(A, kind="broken", rev=12, reason="bad_inversion"),
+    ],
+    ids=["prev_data", "since", "no prev_data", "since null", "sync", "signed but wrong"],
+)
+def test_a_break_desynchronizes_the_repo_and_nothing_behind_it_is_applied(lane, event):
+    loaded(lane)
+    start = lane.position()
+    good = commit(A, 11, 10, Op("create", "c", "one")) if event.before != "t10" else None
+    after = commit(A, 13, 12, Op("create", "d", "two"))
+    lane.apply(event, after, commit(B, 11, 10, Op("delete", "a")))
+    assert lane.state(1) == "desynchronized"
+    assert lane.texts(1) == {"a": "lorem", "b": "ipsum"}
+    assert lane.log(start) == [("delete", "a", None)]
+    assert lane.value("select seen_rev from sync.heads where repo_id = 1") == rev(13)
+    assert lane.value("select count(*) from sync_priv.problem_deltas where did = %s", A) == 1
+    assert good is None or lane.apply(good) == {"dropped": 1}
+
+
+def test_the_valid_prefix_before_a_break_is_applied(lane):
+    loaded(lane)
+    outcome = lane.apply(
+        commit(A, 11, 10, Op("create", "c", "one")),
+        commit(A, 13, 12, Op("create", "d", "two")),
+        commit(A, 14, 13, Op("create", "e", "three")),
+    )
+    assert outcome == {"applied": 1, "broken": 2}
+    assert lane.texts(1) == {"a": "lorem", "b": "ipsum", "c": "one"}
+    assert lane.value("select rev from sync.heads where repo_id = 1") == rev(11)
+
+
+@pytest.mark.rule("SN-06", "SN-07")
+def test_a_sync_with_our_data_only_moves_the_rev(lane):
+    loaded(lane)
+    lane.apply(
+        Event(A, kind="sync", rev=12, data="t10"),
+        commit(A, 13, 12, Op("delete", "a"), before="t10"),
+    )
+    assert lane.state(1) == "synchronized"
+    assert lane.texts(1) == {"b": "ipsum"}
+
+
+@pytest.mark.rule("SN-05", "A-18")
+def test_an_older_sync_is_no_rollback(lane):
+    loaded(lane)
+    assert lane.apply(Event(A, kind="sync", rev=9, data="t9")) == {"stale": 1}
+    assert lane.state(1) == "synchronized"
+
+
+@pytest.mark.rule("CM-23")
+def test_an_empty_commit_moves_the_head_and_logs_nothing(lane):
+    loaded(lane)
+    start = lane.position()
+    lane.apply(Event(A, rev=11, since=10, before="t10", data="t10"))
+    assert lane.value("select rev from sync.heads where repo_id = 1") == rev(11)
+    assert lane.log(start) == []
+
+
+@pytest.mark.rule("BF-07")
+def test_ops_outside_the_tracked_collections_move_the_chain_only(lane):
+    lane.conn.execute("select sync.track_collections(array['app.bsky.feed.post'])")
+    loaded(lane)
+    lane.apply(commit(A, 11, 10, Op("create", "z", "like", LIKE), Op("delete", "a")))
+    assert lane.value("select count(*) from sync.stored_records where rkey = 'z'") == 0
+    assert lane.value("select count(*) from sync.collections") == 1
+    assert lane.state(1) == "synchronized"
+
+
+def test_events_of_repos_nobody_tracks_are_counted_and_dropped(lane):
+    loaded(lane)
+    assert lane.apply(commit(did(9), 11, 10, Op("create", "c", "x"))) == {"untracked": 1}
+
+
+@pytest.mark.rule("BF-03")
+def test_a_repo_that_waits_for_its_fetch_drops_commits_and_remembers_the_rev(lane):
+    lane.track(1)
+    assert lane.apply(commit(A, 11, 10, Op("create", "c", "x"))) == {"dropped": 1}
+    assert lane.value("select seen_rev from sync.heads") == rev(11)
+
+
+@pytest.mark.rule("AC-02", "AC-04", "AC-15", "AC-18")
+def test_a_deactivated_account_is_hidden_at_once_logged_once_and_ignores_commits(lane):
+    loaded(lane)
+    start = lane.position()
+    gone = Event(A, kind="account", is_active=False, status="deactivated")
+    lane.apply(
+        commit(A, 11, 10, Op("delete", "a")), gone, commit(A, 12, 11, Op("delete", "b")), gone
+    )
+    lane.apply(gone)
+    assert lane.texts(1) == {}
+    assert lane.value("select count(*) from sync.stored_records where repo_id = 1") == 1
+    assert [c[0] for c in lane.log(start)] == ["delete", "account", "purge"]
+
+
+@pytest.mark.rule("AC-06", "AC-07")
+def test_a_reactivated_account_is_shown_again_and_fetched(lane):
+    loaded(lane)
+    lane.apply(Event(A, kind="account", is_active=False, status="suspended"))
+    start = lane.position()
+    lane.apply(Event(A, kind="account", is_active=True))
+    assert lane.texts(1) == {"a": "lorem", "b": "ipsum"}
+    assert lane.state(1) == "desynchronized"
+    assert [c[0] for c in lane.log(start)] == ["account", "snapshot"]
+
+
+@pytest.mark.rule("MT-07")
+def test_an_identity_event_only_asks_for_a_new_look(lane):
+    loaded(lane)
+    lane.conn.execute(
+        "select sync.set_identity(%s, 'a.test', 'https://pds.test', 'did:key:z1')", [A]
+    )
+    lane.apply(Event(A, kind="identity"))
+    assert [r["did"] for r in lane.rows("select * from sync.claim_identities(10)")][0] in (A, B)
+    assert lane.value("select handle from sync.repos where did = %s", A) == "a.test"
+
+
+@pytest.mark.rule("A-21")
+def test_a_rejected_message_leads_to_one_fetch_when_the_key_turns_out_new(lane):
+    loaded(lane)
+    identity = "select sync.set_identity(%s, 'a.test', 'https://pds.test', %s)"
+    lane.conn.execute(identity, [A, "did:key:z1"])
+    lane.apply(Event(A, kind="rejected"))
+    lane.conn.execute(identity, [A, "did:key:z1"])
+    assert lane.state(1) == "synchronized"
+    lane.conn.execute(identity, [A, "did:key:z2"])
+    assert lane.state(1) == "desynchronized"
+
+
+def test_a_fenced_lane_is_refused_and_writes_nothing(lane):
+    loaded(lane)
+    lane.conn.execute("select * from sync.claim_lane(%s)", [lane.source_id])
+    with pytest.raises(psycopg.Error) as refusal:
+        lane.apply(commit(A, 11, 10, Op("delete", "a")))
+    assert refusal.value.sqlstate == "SY101"
+    assert lane.texts(1) == {"a": "lorem", "b": "ipsum"}
+
+
+def test_a_stage_that_is_not_ours_is_refused(session):
+    conn = session()
+    conn.execute("create temporary table stage_events (like sync_stage.events)")
+    with pytest.raises(psycopg.Error) as refusal:
+        conn.execute("select sync.open_stage()")
+    assert refusal.value.sqlstate == "SY102"
+
+
+def test_a_busy_repo_is_held_not_waited_for_and_never_overtaken(lane, clone):
+    loaded(lane)
+    with connect_sync(clone, name="other", autocommit=False) as other:
+        other.execute("select from sync.repos where did = %s for no key update", [A])
+        outcome = lane.apply(
+            commit(A, 11, 10, Op("create", "c", "one")), commit(B, 11, 10, Op("delete", "a"))
+        )
+        assert outcome == {"applied": 1, "held": 1}
+        assert lane.apply(commit(A, 12, 11, Op("update", "c", "two"))) == {"held": 1}
+        other.rollback()
+    assert lane.apply(commit(A, 13, 12, Op("create", "d", "three"))) == {"applied": 3}
+    assert lane.texts(1) == {"a": "lorem", "b": "ipsum", "c": "two", "d": "three"}
+    assert lane.value("select count(*) from sync_priv.held_events") == 0
+
+
+def test_an_idle_tick_walks_what_was_held_while_the_repo_was_busy(lane, clone):
+    loaded(lane)
+    with connect_sync(clone, name="other", autocommit=False) as other:
+        other.execute("select from sync.repos where did = %s for no key update", [A])
+        lane.apply(commit(A, 11, 10, Op("delete", "a")))
+        other.rollback()
+    assert lane.apply() == {"applied": 1}
+    assert lane.texts(1) == {"b": "ipsum"}
