@@ -59,7 +59,7 @@ class Server:
         place = self.service.rpartition("@")[2].partition("/")[0]
         return f"postgresql://{SUPERUSER}:{ADMIN_PASSWORD}@{place}/{database}"
 
-    def administer(self, *statements: sql.Composable) -> None:
+    def administer(self, *statements: sql.SQL | sql.Composed) -> None:
         """Run statements as superuser, each in its own transaction."""
         with psycopg.connect(self.admin_url(), autocommit=True) as conn:
             for statement in statements:

