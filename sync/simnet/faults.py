@@ -38,6 +38,7 @@ class Hold:
 
     def __init__(self, did: str | None) -> None:
         self.did = did
+        self.is_taken = False
         self.arrived = asyncio.Event()
         self._released = asyncio.Event()
 
@@ -79,13 +80,13 @@ class Faults:
     def take_hold(self, did: str) -> Hold | None:
         """Return the hold that a getRepo runs into."""
         for hold in self._holds:
-            if hold.did in (None, did):
-                self._holds.remove(hold)
+            if not hold.is_taken and hold.did in (None, did):
+                hold.is_taken = True
                 return hold
         return None
 
     def clear(self) -> None:
-        """Let everything work again, held requests too."""
+        """Let everything work again, and let every held request go on."""
         for hold in self._holds:
             hold.release()
         self._holds.clear()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from sync.errors import UsageError
+
 
 class Listener:
     """One aiohttp application on 127.0.0.1; port 0 takes a free one and keeps it."""
@@ -54,5 +56,9 @@ class Listener:
 def _bind(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(("127.0.0.1", port))
+    try:
+        listening.bind(("127.0.0.1", port))
+    except OSError as error:
+        listening.close()
+        raise UsageError(f"port {port} on 127.0.0.1 is not free: choose another one") from error
     return listening

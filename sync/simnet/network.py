@@ -42,8 +42,12 @@ class Simnet:
         self._listeners: dict[str, Listener] = {}
 
     async def __aenter__(self) -> Self:
-        """Start every server."""
-        await self.start()
+        """Start every server, or none."""
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(
@@ -53,6 +57,10 @@ class Simnet:
         traceback: TracebackType | None,
     ) -> None:
         """Stop every server."""
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Let go of held requests and stop every server."""
         self.faults.clear()
         await asyncio.gather(*(listener.stop() for listener in self._listeners.values()))
 

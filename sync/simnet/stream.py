@@ -7,6 +7,10 @@ from typing import Any
 
 from sync.atproto.frame import write_frame
 
+# The replay window; it is cut in larger steps than one event.
+WINDOW_EVENTS = 200_000
+_CUT_EVENTS = 20_000
+
 
 class Event:
     """One sequenced event; its frame is encoded when the first listener wants it."""
@@ -48,6 +52,8 @@ class Stream:
             self._to_drop -= 1
             return
         self._events.append(Event(self.last_seq, did, kind, body))
+        if len(self._events) > WINDOW_EVENTS + _CUT_EVENTS:
+            self.forget(before=self._events[-WINDOW_EVENTS].seq)
         self._wake()
 
     def after(self, seq: int, limit: int = 256) -> list[Event]:

@@ -107,10 +107,12 @@ class Traffic:
 def commit_frames(world: World, count: int, *, seed: int = 0) -> list[bytes]:
     """Make that many commits and return the relay's frames for them: input for a benchmark."""
     traffic = Traffic(world, seed=seed)
-    start = world.relay.last_seq
+    frames = []
     for _ in range(count):
+        seq = world.relay.last_seq
         traffic.step()
-    return [event.frame for event in world.relay.after(start, limit=count)]
+        frames += [event.frame for event in world.relay.after(seq)]
+    return frames
 
 
 def _pick_collection(rng: random.Random) -> str:

@@ -17,6 +17,7 @@ from sync.atproto.identity import parse_did_document
 from sync.atproto.keys import parse_did_key
 from sync.atproto.mst import walk
 from sync.atproto.verify import verify_commit
+from sync.errors import UsageError
 from sync.simnet import Account, Simnet, serve
 from sync.simnet.traffic import generate
 
@@ -329,6 +330,18 @@ async def test_a_held_export_is_of_the_time_before_the_hold(net, client):
     assert (export.commit.rev, len(export.leaves)) == (rev, 1)
 
 
+async def test_leaving_lets_a_held_export_go(client):
+    async with Simnet() as net:
+        account = net.create_account()
+        hold = net.hold_get_repo()
+        asked = asyncio.create_task(client.car(net.pds_urls[0], "sync.getRepo", did=account.did))
+        await hold.arrived.wait()
+    # Served or cut, whichever came first; what matters is that nobody waits for ever.
+    await asyncio.wait([asked], timeout=10)
+    assert asked.done()
+    asked.exception()
+
+
 async def test_a_stale_export_is_an_earlier_signed_state(net, client):
     account = net.create_account()
     revs = [account.create(NOTE, note(str(number))).rev for number in range(3)]
@@ -428,6 +441,26 @@ async def test_a_wrong_command_is_refused_with_a_reason(net, client, body, said)
     async with client.session.post(net.control_url, json=body) as response:
         assert response.status == 400
         assert said in (await response.json())["error"]
+
+
+async def test_a_port_that_is_taken_is_said_in_one_sentence(net):
+    taken = int(net.plc_url.rpartition(":")[2])
+    with pytest.raises(UsageError, match=f"port {taken} .* not free"):
+        async with Simnet(port=taken):
+            pass
+
+
+async def test_fixed_ports_are_taken_in_a_row():
+    for first in range(23_000, 24_000, 10):
+        try:
+            async with Simnet(port=first) as net:
+                urls = [net.plc_url, net.relay_http_url, net.control_url, net.pds_urls[0]]
+        except UsageError:
+            continue
+        ports = [int(url.removesuffix("/control").rpartition(":")[2]) for url in urls]
+        assert ports == [first, first + 1, first + 2, first + 3]
+        return
+    pytest.fail("no four free ports in a row below 24,000")
 
 
 async def test_serve_announces_a_network_and_ends_when_told(client):

@@ -52,6 +52,13 @@ def test_forgetting_before_a_seq_keeps_that_event():
     assert (seqs(stream), stream.forgotten_seq) == ([3, 4, 5], 2)
 
 
+def test_the_window_is_bounded_and_says_what_it_forgot(monkeypatch):
+    monkeypatch.setattr("sync.simnet.stream.WINDOW_EVENTS", 10)
+    monkeypatch.setattr("sync.simnet.stream._CUT_EVENTS", 5)
+    stream = a_stream(16)
+    assert (seqs(stream), stream.forgotten_seq) == (list(range(7, 17)), 6)
+
+
 def test_forgetting_an_account_takes_its_events_out():
     stream = a_stream()
     stream.forget_did(OTHER)
