@@ -21,13 +21,18 @@ MAX_DEPTH = 64
 MAX_INTEGER = 2**63 - 1
 MIN_INTEGER = -(2**63)
 
-# Above these sizes the header scan always runs; below, only for bytes that look like a bomb.
-_SCAN_BYTES = 16_384
-_SCAN_BYTES_FAST = 4_096
+# Bytes longer than this are always scanned; shorter ones when their headers could claim more
+# items than these, all together (8 bytes an item).
+_ALWAYS_SCANNED_BYTES = 65_536
+_HARMLESS_CLAIMS = 2**18
+_HARMLESS_CLAIMS_FAST = 2**20
 # First bytes of arrays and maps whose length stands in bytes of its own.
 _LONG_CONTAINERS = bytes([*range(0x98, 0x9C), *range(0xB8, 0xBC)])
 
-_BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = 2, 3, 4, 5, 6, 7
+# Major types, the upper three bits of every header.
+_STRINGS = (2, 3)
+_ARRAY, _MAP, _TAG, _SIMPLE = 4, 5, 6, 7
+_CONTAINERS = (_ARRAY, _MAP)
 _LEAVES = frozenset((str, bytes, bool, type(None)))
 
 
@@ -71,7 +76,7 @@ def decode_fast(data: bytes) -> Any:
     Lets through non-minimal lengths, floats and odd CIDs: the caller encodes again and
     compares, or reads only fields of known types.
     """
-    if len(data) > _SCAN_BYTES_FAST:
+    if may_be_bomb(data, harmless_claims=_HARMLESS_CLAIMS_FAST):
         check_depth(data, MAX_DEPTH)
     try:
         return libipld.decode_dag_cbor(data)
@@ -84,11 +89,18 @@ def encode_fast(value: Any) -> bytes:
     return libipld.encode_dag_cbor(value)
 
 
-def may_be_bomb(data: bytes) -> bool:
-    """Tell whether decoding could cost far more than the bytes are worth (CB-16, ES-19)."""
-    if len(data) > _SCAN_BYTES:
+def may_be_bomb(data: bytes, *, harmless_claims: int = _HARMLESS_CLAIMS) -> bool:
+    """Tell whether decoding could cost far more than the bytes are worth (CB-16, ES-19).
+
+    No header can claim more items than there are bytes, so the count of long headers bounds
+    what all of them claim. Digests hold such bytes too: the answer is a maybe.
+    """
+    size = len(data)
+    if size * size <= harmless_claims:
+        return False
+    if size > _ALWAYS_SCANNED_BYTES:
         return True
-    return len(data) - len(data.translate(None, _LONG_CONTAINERS)) > MAX_DEPTH
+    return (size - len(data.translate(None, _LONG_CONTAINERS))) * size > harmless_claims
 
 
 def check_depth(data: bytes, limit: int) -> None:
@@ -142,34 +154,42 @@ def _scan(data: bytes, limit: int) -> bool:
     has_float = False
     try:
         while True:
-            head = data[position]
-            kind, argument = head >> 5, head & 0x1F
+            kind, argument = data[position] >> 5, data[position] & 0x1F
             position += 1
             if kind == _SIMPLE:
                 has_float |= 25 <= argument <= 27
             if argument > 23:
-                if argument > 27:
-                    raise CborError("not_canonical", "indefinite length", rule="CB-02")
-                size = 1 << (argument - 24)
-                argument = int.from_bytes(data[position : position + size], "big")
-                position += size
-            if kind == _BYTES or kind == _TEXT:
+                argument, position = _long_argument(data, position, argument)
+            if kind in _STRINGS:
                 position += argument
             elif kind == _TAG:
                 continue
-            elif kind == _ARRAY or kind == _MAP:
+            elif kind in _CONTAINERS:
                 if len(waiting) >= limit:
                     raise CborError("too_deep", f"more than {limit} levels", rule="CB-15")
                 waiting.append((argument if kind == _ARRAY else 2 * argument) + 1)
-            while waiting:
-                waiting[-1] -= 1
-                if waiting[-1]:
-                    break
-                waiting.pop()
-            if not waiting:
+            if not _take_one(waiting):
                 break
     except IndexError:
         raise CborError("not_cbor", "cut short", rule="CB-16") from None
     if position != end:
         raise CborError("not_cbor", "cut short, or bytes after the end", rule="CB-14")
     return has_float
+
+
+def _take_one(waiting: list[int]) -> bool:
+    """Count an item off the innermost container, close what is full; tell if any is open."""
+    while waiting:
+        waiting[-1] -= 1
+        if waiting[-1]:
+            return True
+        waiting.pop()
+    return False
+
+
+def _long_argument(data: bytes, position: int, size_code: int) -> tuple[int, int]:
+    """Read a header's number that stands in bytes of its own, and the position behind it."""
+    if size_code > 27:
+        raise CborError("not_canonical", "indefinite length", rule="CB-02")
+    end = position + (1 << (size_code - 24))
+    return int.from_bytes(data[position:end], "big"), end

@@ -105,24 +105,40 @@ def _read_json(block: bytes) -> str:
         raise CborError("not_canonical", str(error), rule="CB-19") from error
     if block[0] >> 5 != 5:
         raise CborError("not_a_map", rule="RC-06")
-    if _looks_odd(block, text):
+    if _looks_odd(block, value, text):
         _check_closely(block)
     return text.decode()
 
 
-def _looks_odd(block: bytes, text: bytes) -> bool:
+def _looks_odd(block: bytes, value: Any, text: bytes) -> bool:
     """Tell whether something that JSON or PostgreSQL cannot hold *might* be inside."""
     links = block.count(_LINK_TAG)
     return (
         _RESERVED_KEY.search(block) is not None
         or b"\\u0000" in text
         or (links != 0 and links != block.count(_LINK_TO_BLOCK) + block.count(_LINK_TO_RAW))
-        or text.count(b"{") + text.count(b"[") > cbor.MAX_DEPTH
+        or (text.count(b"{") + text.count(b"[") > cbor.MAX_DEPTH and _nests_deeply(value))
         or (
             (_HUGE_POSITIVE.search(block) or _HUGE_NEGATIVE.search(block)) is not None
             and _LONG_NUMBER.search(text) is not None
         )
     )
+
+
+def _nests_deeply(value: Any) -> bool:
+    """Tell whether JSON reaches the depth limit; links and bytes count as a level in JSON."""
+    level = [value]
+    for _ in range(cbor.MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if type(item) is dict:
+                inner.extend(item.values())
+            elif type(item) is list:
+                inner.extend(item)
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def _check_closely(block: bytes) -> None:

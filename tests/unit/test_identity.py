@@ -10,6 +10,7 @@ from sync.atproto.identity import MAX_DOCUMENT_BYTES, parse_did_document, parse_
 from sync.errors import IdentityError
 
 DID = "did:plc:7iza6de2dwap2sbkpav7c6c6"
+OTHER_DID = "did:plc:" + "a" * 24
 KEY = keys.PrivateKey.generate(keys.K256, seed=b"one").public
 OTHER = keys.PrivateKey.generate(keys.P256, seed=b"two").public
 
@@ -51,7 +52,7 @@ def test_a_usual_document_gives_key_pds_and_handle() -> None:
 @pytest.mark.rule("IN-04")
 def test_a_document_about_another_did_is_refused() -> None:
     with pytest.raises(IdentityError, match="another DID"):
-        parse_did_document(DID, document(id="did:plc:" + "a" * 24))
+        parse_did_document(DID, document(id=OTHER_DID))
 
 
 @pytest.mark.rule("IN-14")
@@ -89,8 +90,9 @@ def test_key_ids_count_with_and_without_the_did() -> None:
     for key_id in ("#atproto", f"{DID}#atproto"):
         found = parse_did_document(DID, document(verificationMethod=[method(id=key_id)]))
         assert found.signing_key == KEY.did_key
-    for key_id in ("atproto", "#atproto_label", "did:plc:" + "a" * 24 + "#atproto", None, []):
-        found = parse_did_document(DID, document(verificationMethod=[method(id=key_id)]))
+    others: list[Any] = ["atproto", "#atproto_label", f"{OTHER_DID}#atproto", None, []]
+    for other_id in others:
+        found = parse_did_document(DID, document(verificationMethod=[method(id=other_id)]))
         assert found.signing_key is None
 
 
@@ -98,7 +100,7 @@ def test_key_ids_count_with_and_without_the_did() -> None:
 def test_the_first_valid_key_counts_and_later_ones_do_not() -> None:
     unusable = [
         method(id="#other"),
-        method(controller="did:plc:" + "a" * 24),
+        method(controller=OTHER_DID),
         method(type="JsonWebKey2020"),
         method(type=None),
         method(publicKeyMultibase="zzz"),

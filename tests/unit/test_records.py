@@ -155,7 +155,8 @@ def test_blocks_that_are_no_records_keep_their_bytes(block: bytes, why: str) -> 
 @pytest.mark.rule("DM-07")
 @pytest.mark.parametrize("key", ["$link", "$bytes"])
 def test_a_map_that_json_would_misread_is_ambiguous(key: str) -> None:
-    for inner in (1, "x", format_cid(CID), "AA", None, {}):
+    inners: list[Any] = [1, "x", format_cid(CID), "AA", None, {}]
+    for inner in inners:
         assert reason({"a": {key: inner}}) == "ambiguous"
         assert reason({"a": [{key: inner, "other": 1}]}) == "ambiguous"
     assert reason({key: "AA"}) == "ambiguous"
@@ -165,7 +166,8 @@ def test_a_map_that_json_would_misread_is_ambiguous(key: str) -> None:
 @pytest.mark.rule("OP-04")
 @pytest.mark.rule("DM-12")
 def test_nul_is_found_in_values_and_keys_and_not_in_escapes() -> None:
-    for value in ({"a": "\0"}, {"\0": 1}, {"a": [{"b\0": []}]}, {"$type": "a.b.c\0"}):
+    values: list[Any] = [{"a": "\0"}, {"\0": 1}, {"a": [{"b\0": []}]}, {"$type": "a.b.c\0"}]
+    for value in values:
         assert reason(value) == "nul"
     for text in ("\\u0000", "\\\\u0000", "u0000", "\\", "\x01\u0010"):
         assert reason({"a": text, text: 1}) is None
@@ -228,6 +230,19 @@ def test_64_levels_are_kept_and_a_link_is_no_level() -> None:
         records.json_to_block({"a": json.loads(found.value or "")})
     with pytest.raises(CborError, match="too_deep"):
         records.json_to_block([[json.loads(found.value or "")]])
+
+
+@pytest.mark.rule("CB-16")
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    size = 60_000
+    claims = [b"\x99" + (size - at - 3).to_bytes(2, "big") for at in range(0, size - 3, 3)]
+    assert reason(b"\xa1\x61a" + b"".join(claims)) == "too_deep"
+
+
+def test_a_wide_record_with_many_maps_and_links_is_kept() -> None:
+    value = {"a": [{"l": [Link(CID)], "b": [b"x"]}] * 500}
+    found = records.read_record(raw_block(value))
+    assert records.json_to_block(json.loads(found.value or "")) == raw_block(value)
 
 
 @pytest.mark.rule("DM-02")
