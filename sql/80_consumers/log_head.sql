@@ -1,0 +1,13 @@
+-- The highest change id this statement sees, never below what was retired.
+--
+-- Called by: whatever places a reader.
+create or replace function sync_priv.log_head()
+  returns bigint
+  language sql
+  stable
+  set search_path = ''
+as $$
+  select greatest((select max(c.change_id) from sync.changes c),
+                  (select s.log_floor from sync_priv.log_state s), 0)
+$$;
+comment on function sync_priv.log_head() is 'The highest visible change id.';

@@ -1,0 +1,40 @@
+-- What the service may do: stage, apply, and what it asks for in between. It holds no table and
+-- no function that decides what is tracked; sources it must add, since they are configured.
+grant usage on schema sync, sync_stage to sync_ingester;
+
+do $$
+declare
+  v_routine regprocedure;
+begin
+  -- GRANT takes signatures; the list is of names, all functions of which are meant.
+  for v_routine in
+    select p.oid
+      from pg_catalog.pg_proc p
+     where p.pronamespace = 'sync'::regnamespace
+       and p.proname in (
+         -- the connection
+         'open_stage', 'maintain',
+         -- the stream
+         'add_source', 'pause_source', 'rewind_source', 'remove_source',
+         'enabled_sources', 'claim_lane', 'filter_generation', 'tracked_repos',
+         'tracked_collections', 'repo_identity', 'apply_events', 'note_problems', 'stop_source',
+         -- fetching
+         'claim_fetches', 'claim_import', 'intern_collections', 'diff_repos', 'reconcile_repos',
+         'fail_fetch', 'release_fetch', 'recover_fetches',
+         -- identities
+         'claim_identities', 'set_identity', 'fail_identity',
+         -- gaps
+         'note_gap', 'open_gaps', 'close_gap', 'list_heads', 'report_revs',
+         -- verify
+         'repo_proof')
+  loop
+    execute format('grant execute on function %s to sync_ingester', v_routine);
+  end loop;
+end
+$$;
+
+-- To show how it goes; the views call these functions in the name of whoever reads them.
+grant select on sync.status, sync.repo_status, sync.host_status, sync.source_status,
+  sync.consumer_status, sync.problems to sync_ingester;
+grant execute on function sync_priv.clock(), sync_priv.cid_text(bytea),
+  sync_priv.base32_pair(int) to sync_ingester;

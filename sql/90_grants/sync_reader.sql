@@ -1,0 +1,16 @@
+-- What an app may do: read the views, keep consumers of its own. It holds no table, sees no
+-- hidden record and cannot write what we store.
+grant usage on schema sync to sync_reader;
+grant select on sync.records, sync.change_log, sync.problems, sync.status, sync.repo_status,
+  sync.host_status, sync.source_status, sync.consumer_status to sync_reader;
+grant execute on function
+  sync.create_consumer(text, text[], text[], text, int),
+  sync.read_changes(text, int, int),
+  sync.replay(text, text[], text[]),
+  sync.drop_consumer(text),
+  sync.get_record(text),
+  sync.list_records(text, text, int) to sync_reader;
+
+-- A view calls its functions in the name of whoever reads it; none of these reveals a record.
+grant execute on function sync_priv.clock(), sync_priv.cid_text(bytea),
+  sync_priv.base32_pair(int), sync_priv.cid_bytes(text) to sync_reader;
