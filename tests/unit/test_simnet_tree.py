@@ -27,7 +27,8 @@ def test_an_empty_tree_has_the_well_known_root():
 @pytest.mark.parametrize("seed", range(5))
 def test_after_any_history_the_tree_is_the_one_built_from_its_leaves(seed):
     rng = random.Random(seed)
-    tree, leaves = Tree(), {}
+    tree = Tree()
+    leaves: dict[bytes, bytes] = {}
     for step in range(600):
         key = a_key(rng.randrange(200))
         if key in leaves and rng.random() < 0.5:
