@@ -30,7 +30,7 @@ K256 = "k256"
 SIGNATURE_LENGTH = 64
 DID_KEY_PREFIX = "did:key:"
 
-# Parsing costs as much as verifying; the bound keeps the cache at some 30 MB.
+# Parsing costs as much as verifying. A K-256 key takes 0.9 kB here, a P-256 key 3 kB.
 _CACHED_KEYS = 32_768
 
 _CURVE_BY_CODEC = {b"\x80\x24": P256, b"\xe7\x01": K256}
