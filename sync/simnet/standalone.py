@@ -20,7 +20,7 @@ async def serve(
 ) -> None:
     """Start a network with accounts of so many records each, announce it, wait for `stop`.
 
-    Revs and times follow the wall clock here; DIDs, keys and contents still follow the seed.
+    Revs and times follow the wall clock here; DIDs, keys and records still follow the seed.
     """
     async with Simnet(seed=seed, pds_count=pds_count, port=port, start_us=None) as net:
         generate(net.world, accounts, records)

@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+from sync.atproto.syntax import make_tid
 from sync.simnet.account import Account
 from sync.simnet.clock import DEFAULT_START_US, format_datetime
 from sync.simnet.repo import RepoCommit, Write
@@ -27,13 +28,13 @@ def generate(world: World, n_accounts: int, n_records: int, *, seed: int = 0) ->
         world.create_account(
             curve="p256" if number % 4 == 3 else "k256",
             pds=number % len(world.hosts),
-            records=make_records(world, rng, n_records),
+            records=make_records(rng, n_records),
         )
         for number in range(n_accounts)
     ]
 
 
-def make_records(world: World, rng: random.Random, count: int) -> dict[str, dict[str, Any]]:
+def make_records(rng: random.Random, count: int) -> dict[str, dict[str, Any]]:
     """Return records of the usual kinds under new keys: path to value."""
     records: dict[str, dict[str, Any]] = {}
     for number in range(count):
@@ -41,13 +42,13 @@ def make_records(world: World, rng: random.Random, count: int) -> dict[str, dict
             records[f"{PROFILE}/self"] = make_record(rng, PROFILE)
             continue
         collection = _pick_collection(rng)
-        records[f"{collection}/{world.clock.tid()}"] = make_record(rng, collection)
+        records[f"{collection}/{_new_rkey(rng)}"] = make_record(rng, collection)
     return records
 
 
 def make_record(rng: random.Random, collection: str) -> dict[str, Any]:
     """Return a plausible record of a collection, as JSON."""
-    created = format_datetime(DEFAULT_START_US - rng.randrange(10**13))
+    created = format_datetime(_past_us(rng))
     record: dict[str, Any] = {"$type": collection, "createdAt": created}
     did = "did:plc:" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz234567", k=24))
     if collection == LIKE:
@@ -93,7 +94,7 @@ class Traffic:
         chance = self._rng.random()
         at = self._rng.randrange(len(paths)) if paths else 0
         if chance < 0.7 or not paths or paths[at] in touched:
-            collection, rkey = _pick_collection(self._rng), self.world.clock.tid()
+            collection, rkey = _pick_collection(self._rng), _new_rkey(self._rng)
             paths.append(f"{collection}/{rkey}")
             return Write.create(collection, rkey, make_record(self._rng, collection))
         collection, _, rkey = paths[at].partition("/")
@@ -113,6 +114,15 @@ def commit_frames(world: World, count: int, *, seed: int = 0) -> list[bytes]:
         traffic.step()
         frames += [event.frame for event in world.relay.after(seq)]
     return frames
+
+
+def _new_rkey(rng: random.Random) -> str:
+    """Return a record key that follows the seed even where revs follow the wall clock."""
+    return make_tid(_past_us(rng), rng.randrange(1_024))
+
+
+def _past_us(rng: random.Random) -> int:
+    return DEFAULT_START_US - rng.randrange(10**13)
 
 
 def _pick_collection(rng: random.Random) -> str:

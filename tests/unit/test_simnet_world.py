@@ -114,6 +114,14 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_does_not():
     assert not set(frames(1)) & set(frames(2))
 
 
+def test_on_the_wall_clock_records_still_follow_the_seed():
+    def leaves() -> list[tuple[str, dict[str, bytes]]]:
+        made = generate(World(start_us=None), 2, 50)
+        return [(account.did, account.leaves()) for account in made]
+
+    assert leaves() == leaves()
+
+
 def test_accounts_have_valid_dids_and_keys_of_the_curve_that_was_asked():
     world = World()
     for curve in ("k256", "p256"):
