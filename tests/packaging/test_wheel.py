@@ -60,7 +60,7 @@ def test_the_wheel_carries_every_sql_file_and_migration(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for source, target in (("sql", "sync/_sql"), ("migrations", "sync/_migrations")):
         for path in (CHECKOUT / source).rglob("*"):
-            if path.suffix in {".sql", ".mako"} or path.parts[-1] in {"env.py"}:
+            if path.suffix in {".sql", ".mako"} or path.name == "env.py":
                 inside = path.relative_to(CHECKOUT / source).as_posix()
                 assert f"{target}/{inside}" in names
 
