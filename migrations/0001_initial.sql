@@ -298,8 +298,10 @@ create table sync_stage.repos (
   data_cid       bytea not null,
   commit_block   bytea not null,
   trust          text not null,
-  outcome        text
+  outcome        text,
+  is_keyed       boolean
 );
+comment on column sync_stage.repos.is_keyed is 'Its keys came first, contents only as needed.';
 create table sync_stage.records (
   repo_id     bigint not null,
   collection  text collate "C" not null,

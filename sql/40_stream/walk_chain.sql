@@ -17,7 +17,8 @@ begin
   with placed as (
     select w.repo_id, w.pos, w.kind, w.rev, w.since, w.prev_data, w.data_cid,
            r.sync_state, r.is_active, h.rev as head_rev, h.data_cid as head_data,
-           w.rev > h.rev and w.rev > coalesce(max(w.rev) over earlier, '') as is_fresh
+           r.sync_state = 'synchronized' and r.is_active and w.rev > h.rev
+             and w.rev > coalesce(max(w.rev) over earlier, '') as is_fresh
       from pg_temp.walk w
       join sync.repos r using (repo_id)
       join sync.heads h using (repo_id)
@@ -25,33 +26,32 @@ begin
     window earlier as (partition by w.repo_id order by w.pos
                        rows between unbounded preceding and 1 preceding)
   ), linked as (
+    -- Fresh events make a partition of their own, so that each meets its fresh predecessor.
     select p.*,
            coalesce(lag(p.rev) over chain, p.head_rev) as before_rev,
            coalesce(lag(p.data_cid) over chain, p.head_data) as before_data
       from placed p
-     where p.sync_state = 'synchronized' and p.is_active and p.is_fresh
-    window chain as (partition by p.repo_id order by p.pos)
+    window chain as (partition by p.repo_id, p.is_fresh order by p.pos)
   ), judged as (
-    select l.repo_id, l.pos,
+    select l.repo_id, l.pos, l.sync_state, l.is_active, l.is_fresh,
            bool_and(case l.kind
                       when 'commit' then l.since is not distinct from l.before_rev
                                      and l.prev_data is not distinct from l.before_data
                       when 'sync' then l.data_cid = l.before_data
                       else false
-                    end) over (partition by l.repo_id order by l.pos) as continues
+                    end) over (partition by l.repo_id, l.is_fresh order by l.pos) as continues
       from linked l
   )
   update pg_temp.walk w
      set outcome = case
-           when p.sync_state = 'fetching' and p.is_active then 'held'
-           when p.sync_state <> 'synchronized' or not p.is_active then 'dropped'
-           when j.pos is null then 'stale'
+           when j.sync_state = 'fetching' and j.is_active then 'held'
+           when j.sync_state <> 'synchronized' or not j.is_active then 'dropped'
+           when not j.is_fresh then 'stale'
            when j.continues then 'applied'
            else 'broken'
          end
-    from placed p
-    left join judged j using (repo_id, pos)
-   where w.repo_id = p.repo_id and w.pos = p.pos;
+    from judged j
+   where w.repo_id = j.repo_id and w.pos = j.pos;
   if exists (select from pg_temp.walk w where w.run = p_run and w.outcome = 'applied') then
     perform sync_priv.apply_ops(p_run);
   end if;

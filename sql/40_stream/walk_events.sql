@@ -12,7 +12,8 @@ create or replace function sync_priv.walk_events(p_repo_ids bigint[], p_with_sta
   set search_path = ''
 as $$
 declare
-  v_run bigint;
+  v_run   bigint;
+  v_count bigint;
 begin
   delete from pg_temp.walk;
   insert into pg_temp.walk
@@ -39,6 +40,11 @@ begin
         ) a
       window arrival as (partition by a.repo_id order by a.is_staged, a.event_key)
     ) p;
+  get diagnostics v_count = row_count;
+  -- The planner knows nothing of a fresh temporary table; worth telling it about a large one.
+  if v_count > 100 then
+    analyze pg_temp.walk;
+  end if;
   for v_run in select distinct w.run from pg_temp.walk w where w.outcome is null order by 1 loop
     perform sync_priv.walk_statuses(v_run);
     perform sync_priv.walk_chain(v_run);

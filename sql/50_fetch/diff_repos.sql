@@ -18,9 +18,8 @@ begin
     select d.repo_id, c.nsid, d.rkey, d.cid
       from pg_temp.diff d
       join sync.collections c using (collection_id)
-     where d.action <> 'delete'
-       and exists (select from pg_temp.stage_records s
-                    where s.repo_id = d.repo_id and not s.is_whole)
+      join pg_temp.stage_repos t using (repo_id)
+     where d.action <> 'delete' and t.is_keyed
     union all
     select s.repo_id, s.collection, s.rkey, s.cid
       from pg_temp.stage_records s

@@ -16,9 +16,10 @@ declare
 begin
   delete from pg_temp.first_loads;
   delete from pg_temp.diff;
+  with staged as materialized (select distinct s.collection from pg_temp.stage_records s)
   insert into sync.collections (nsid)
   select k.collection
-    from (select distinct s.collection from pg_temp.stage_records s) k
+    from staged k
    where sync_priv.is_tracked_nsid(k.collection)
      and not exists (select from sync.collections c where c.nsid = k.collection)
    order by 1
@@ -30,10 +31,15 @@ begin
             or c.collection_id in (select p.collection_id
                                      from sync_priv.present_collections(v_repo_ids) p))
        and sync_priv.is_tracked_nsid(c.nsid));
+  with staged as materialized (
+    select distinct s.repo_id, s.collection
+      from pg_temp.stage_records s
+      join pg_temp.stage_repos r using (repo_id)
+     where r.outcome = 'ok'
+  )
   insert into pg_temp.first_loads (repo_id, collection_id)
   select k.repo_id, c.collection_id
-    from (select distinct s.repo_id, s.collection from pg_temp.stage_records s
-           where s.repo_id = any (v_repo_ids)) k
+    from staged k
     join sync.collections c on c.nsid = k.collection
    where c.collection_id = any (v_collection_ids)
      and not exists (select from sync.stored_records r
@@ -47,12 +53,12 @@ begin
       select s.repo_id, c.collection_id, s.rkey, s.cid
         from pg_temp.stage_records s
         join sync.collections c on c.nsid = s.collection
-       where s.repo_id = any (v_repo_ids)
+        join pg_temp.stage_repos t on t.repo_id = s.repo_id
+       where t.outcome = 'ok'
+         and s.is_whole is distinct from t.is_keyed
          and c.collection_id = any (v_collection_ids)
          and not exists (select from pg_temp.first_loads f
                           where f.repo_id = s.repo_id and f.collection_id = c.collection_id)
-         and (not s.is_whole or s.repo_id not in (
-               select t.repo_id from pg_temp.stage_records t where not t.is_whole))
     ) k
     full join (
       select o.repo_id, o.collection_id, o.rkey, o.cid

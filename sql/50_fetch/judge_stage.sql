@@ -21,7 +21,8 @@ begin
   v_locked := array(select r.repo_id from sync.repos r where r.repo_id = any (p_repo_ids)
                      order by r.repo_id for no key update skip locked);
   update pg_temp.stage_repos s
-     set outcome = case
+     set is_keyed = coalesce(n.is_keyed, false),
+         outcome = case
            when r.repo_id <> all (v_locked) then 'busy'
            when r.sync_state <> 'fetching' or r.tracked_by is null or not r.is_active
                 or (r.generation, r.fetch_token) is distinct from (s.generation, s.fetch_token)
@@ -38,8 +39,9 @@ begin
     left join unnest(p_repo_ids, p_record_counts, p_data_cids)
       as d (repo_id, record_count, data_cid) using (repo_id)
     left join (
-      select k.repo_id, case when bool_and(k.is_whole) then count(*)
-                             else count(*) filter (where not k.is_whole) end as records
+      select k.repo_id, not bool_and(k.is_whole) as is_keyed,
+             case when bool_and(k.is_whole) then count(*)
+                  else count(*) filter (where not k.is_whole) end as records
         from pg_temp.stage_records k
        group by k.repo_id
     ) n using (repo_id)

@@ -19,8 +19,8 @@ begin
     from pg_temp.first_loads f
     join sync.collections c using (collection_id)
     join pg_temp.stage_records s on (s.repo_id, s.collection) = (f.repo_id, c.nsid)
-   where not s.is_whole
-      or s.repo_id not in (select t.repo_id from pg_temp.stage_records t where not t.is_whole);
+    join pg_temp.stage_repos r on r.repo_id = f.repo_id
+   where s.is_whole is distinct from r.is_keyed;
   perform set_config('sync.self_logged', 'on', true);
   insert into sync.stored_records
     (repo_id, collection_id, rkey, cid, rev, value, raw, reason, indexed_at)
