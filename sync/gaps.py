@@ -1,0 +1,204 @@
+"""Close gaps: after events were lost, compare every tracked repo with what its PDS says.
+
+Accounts that never commit again would otherwise stay stale for ever (CU-09). Where many repos
+live on one PDS its list is read page by page, where few do they are asked for one by one. All of
+it is a stranger's word: pages are capped, cursors must move (BF-18), and whatever a PDS says can
+at most cause a fetch. A gap stays open until every PDS with a repo of ours has answered.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import httpx
+
+from sync import log
+from sync.database import IngestConnection
+from sync.firehose import Backoff
+from sync.http import HttpClient, HttpFailure
+from sync.identities import RepoStatus, ask_status, read_status
+from sync.progress import Progress
+
+TICK_S = 0.5
+PAGE_REPOS = 5_000  # of ours, compared at a time
+LIST_FROM_REPOS = 50  # on one host, of one page: below that they are asked for one by one
+LIST_LIMIT = 1_000
+MAX_LIST_PAGES = 5_000
+MAX_PAGE_BYTES = 2 << 20
+PAGE_TIMEOUT_S = 30.0
+CONCURRENT_HOSTS = 8
+CONCURRENT_QUESTIONS = 8
+REPORT_SIZE = 1_000
+FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 600.0
+
+_OPEN = "select source_id, gap_since from sync.open_gaps()"
+_CLOSE = "select sync.close_gap($1, $2)"
+_HEADS = "select repo_id, did, pds_url from sync.list_heads($1, $2)"
+_REPORT = "select sync.report_revs($1, $2, $3, $4)"
+
+_log = log.get("gaps")
+
+ByHost = dict[str, list[str]]
+
+
+class Gap(NamedTuple):
+    """A source that lost events, and since when."""
+
+    source_id: int
+    gap_since: datetime
+
+
+class Answers(NamedTuple):
+    """What a PDS said about some accounts, and for which of them it did not answer."""
+
+    statuses: dict[str, RepoStatus]
+    unanswered: list[str]
+
+
+class GapCloser:
+    """Compare repos whenever a gap is open."""
+
+    def __init__(
+        self, conn: IngestConnection, *, http: HttpClient, progress: Progress, wake: asyncio.Event
+    ) -> None:
+        self._conn = conn
+        self._http = http
+        self._progress = progress
+        self._wake = wake
+        self._unanswered: ByHost = {}
+
+    async def run(self) -> None:
+        """Look for gaps until cancelled."""
+        compared: list[Gap] = []
+        backoff = Backoff(first_s=FIRST_RETRY_S, max_s=LONGEST_RETRY_S)
+        retry_at = 0.0
+        while True:
+            self._wake.clear()
+            gaps = [Gap(*row) for row in await self._conn.fetch(_OPEN)]
+            self._progress.gaps_open = len(gaps)
+            if gaps != compared:
+                # Also when there is one gap more: what was compared was too early for it.
+                self._unanswered = await self.compare_all() if gaps else {}
+                compared, retry_at = gaps, time.monotonic() + backoff.next_delay_s()
+            elif self._unanswered and time.monotonic() >= retry_at:
+                self._unanswered = await self._compare_hosts(self._unanswered)
+                retry_at = time.monotonic() + backoff.next_delay_s()
+            if gaps and not self._unanswered:
+                for gap in gaps:
+                    await self._conn.execute(_CLOSE, *gap)
+                backoff.reset()
+                compared = []
+                _log.info("compared all repos after a gap")
+                continue
+            await self._wait()
+
+    async def compare_all(self) -> ByHost:
+        """Compare every repo that counts as current; returns those nobody answered for."""
+        unanswered: ByHost = {}
+        after = 0
+        while rows := await self._conn.fetch(_HEADS, after, PAGE_REPOS):
+            after = rows[-1]["repo_id"]
+            by_host: ByHost = {}
+            for row in rows:
+                if row["pds_url"] is not None:
+                    by_host.setdefault(row["pds_url"], []).append(row["did"])
+            for pds_url, dids in (await self._compare_hosts(by_host)).items():
+                unanswered.setdefault(pds_url, []).extend(dids)
+        return unanswered
+
+    async def _compare_hosts(self, by_host: ByHost) -> ByHost:
+        """Ask hosts side by side and report what they say; returns what they did not say."""
+        hosts = asyncio.Semaphore(CONCURRENT_HOSTS)
+
+        async def ask(pds_url: str, dids: list[str]) -> Answers:
+            async with hosts:
+                return await ask_host(self._http, pds_url, dids)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = {url: group.create_task(ask(url, dids)) for url, dids in by_host.items()}
+        for task in tasks.values():
+            await self._report(task.result().statuses)
+        return {
+            url: task.result().unanswered for url, task in tasks.items() if task.result().unanswered
+        }
+
+    async def _report(self, statuses: dict[str, RepoStatus]) -> None:
+        entries = list(statuses.items())
+        for start in range(0, len(entries), REPORT_SIZE):
+            chunk = entries[start : start + REPORT_SIZE]
+            await self._conn.execute(
+                _REPORT,
+                [did for did, _ in chunk],
+                [status.rev for _, status in chunk],
+                [status.is_active for _, status in chunk],
+                [status.status for _, status in chunk],
+            )
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(TICK_S):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+
+async def ask_host(http: HttpClient, pds_url: str, dids: Sequence[str]) -> Answers:
+    """Ask one PDS about some of its accounts; what it does not know is in neither part."""
+    found: dict[str, RepoStatus] = {}
+    unanswered: list[str] = []
+    if len(dids) >= LIST_FROM_REPOS:
+        wanted = set(dids)
+        found = {did: status async for did, status in list_repos(http, pds_url) if did in wanted}
+    questions = asyncio.Semaphore(CONCURRENT_QUESTIONS)
+
+    async def ask(did: str) -> None:
+        if unanswered:  # once is enough to know that the host is away
+            unanswered.append(did)
+            return
+        async with questions:
+            try:
+                status = await ask_status(http, pds_url, did)
+            except HttpFailure:
+                unanswered.append(did)
+                return
+        if status is not None:
+            found[did] = status
+
+    async with asyncio.TaskGroup() as group:
+        for did in dids:
+            if did not in found:
+                group.create_task(ask(did))
+    return Answers(found, unanswered)
+
+
+async def list_repos(http: HttpClient, pds_url: str) -> AsyncIterator[tuple[str, RepoStatus]]:
+    """Yield the accounts a PDS lists, until it ends, fails, repeats itself or goes on too long."""
+    cursor, seen = "", set[str]()
+    for _ in range(MAX_LIST_PAGES):
+        params: dict[str, str | int] = {"limit": LIST_LIMIT}
+        if cursor:
+            params["cursor"] = cursor
+        try:
+            reply = await http.get(
+                f"{pds_url}/xrpc/com.atproto.sync.listRepos",
+                params=params,
+                max_bytes=MAX_PAGE_BYTES,
+                timeout_s=PAGE_TIMEOUT_S,
+            )
+        except HttpFailure:
+            return
+        body = reply.json() if reply.status == httpx.codes.OK else None
+        if not isinstance(body, dict) or not isinstance(body.get("repos"), list):
+            return
+        for entry in body["repos"]:
+            did = entry.get("did") if isinstance(entry, dict) else None
+            status = read_status(entry, did) if isinstance(did, str) else None
+            if status is not None and isinstance(did, str):
+                yield did, status
+        following = body.get("cursor")
+        if not isinstance(following, str) or not following or following in seen:
+            return
+        seen.add(following)
+        cursor = following

@@ -1,0 +1,129 @@
+"""Keep what the database knows of identities current: look DIDs up, store what they resolve to."""
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+
+from sync.atproto.identity import DidDocument
+from sync.atproto.syntax import is_tid
+from sync.database import IngestConnection
+from sync.errors import IdentityError
+from sync.http import HttpClient, HttpFailure
+from sync.resolver import Resolver
+
+CLAIMED_AT_ONCE = 32
+# A repo that was never resolved is being fetched at the same time: one lookup serves both.
+NEW_MAX_AGE_S = 30.0
+STATUS_TIMEOUT_S = 10.0
+MAX_STATUS_BYTES = 16_384
+STORE_ATTEMPTS = 5
+STORE_RETRY_S = 0.1
+
+_CLAIM = "select did, handle, pds_url, signing_key from sync.claim_identities($1)"
+_KNOWN_HANDLE = "select handle from sync.repo_identity(array[$1::text])"
+_SET = "select sync.set_identity($1, $2, $3, $4)"
+_FAIL = "select sync.fail_identity($1, $2)"
+_REPORT = "select sync.report_revs($1, $2, $3, $4)"
+
+
+@dataclass(frozen=True, slots=True)
+class RepoStatus:
+    """What a PDS says about one of its accounts."""
+
+    is_active: bool
+    status: str | None
+    rev: str | None
+
+
+class IdentityKeeper:
+    """Resolve and store identities; safe to use from several tasks."""
+
+    def __init__(self, conn: IngestConnection, *, http: HttpClient, resolver: Resolver) -> None:
+        self._conn = conn
+        self._http = http
+        self._resolver = resolver
+        self._lock = asyncio.Lock()  # of the connection, which does one thing at a time
+
+    async def refresh_some(self) -> int:
+        """Look up the repos whose identity is stale; returns how many there were."""
+        async with self._lock:
+            rows = await self._conn.fetch(_CLAIM, CLAIMED_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for row in rows:
+                group.create_task(self._refresh(row["did"], is_new=row["handle"] is None))
+        return len(rows)
+
+    async def store(self, document: DidDocument, *, max_age_s: float) -> None:
+        """Store a document together with the handle it claims, checked both ways."""
+        identity = await self._resolver.resolve(document.did, max_age_s=max_age_s)
+        async with self._lock:
+            handle = identity.handle
+            if handle is None:  # nobody could say: keep what was verified before (IN-16)
+                handle = await self._conn.fetchval(_KNOWN_HANDLE, document.did)
+        for _ in range(STORE_ATTEMPTS):
+            async with self._lock:
+                is_stored = await self._conn.fetchval(
+                    _SET, document.did, handle, identity.pds_url, identity.signing_key
+                )
+            if is_stored:
+                return
+            await asyncio.sleep(STORE_RETRY_S)  # the repo's row is locked by a batch
+
+    async def _refresh(self, did: str, *, is_new: bool) -> None:
+        max_age_s = NEW_MAX_AGE_S if is_new else 0.0
+        try:
+            document = await self._resolver.document(did, max_age_s=max_age_s)
+            await self.store(document, max_age_s=NEW_MAX_AGE_S)
+        except IdentityError as error:
+            await self._note_failure(did, error)
+            return
+        if not is_new and document.pds_url is not None:
+            await self._confirm_status(did, document.pds_url)
+
+    async def _note_failure(self, did: str, error: IdentityError) -> None:
+        async with self._lock:
+            await self._conn.execute(_FAIL, did, error.reason)
+            if error.reason == "tombstoned":  # counts as deleted (AC-14)
+                await self._conn.execute(_REPORT, [did], [None], [False], ["deleted"])
+
+    async def _confirm_status(self, did: str, pds_url: str) -> None:
+        """Take the current PDS's word on the account over that of whoever told us (D-11)."""
+        try:
+            status = await ask_status(self._http, pds_url, did)
+        except HttpFailure:
+            return  # a PDS that is away changes nothing (AC-10)
+        if status is None:
+            return
+        async with self._lock:
+            # Without the rev: that the stream is a little behind is no reason to fetch.
+            await self._conn.execute(_REPORT, [did], [None], [status.is_active], [status.status])
+
+
+async def ask_status(http: HttpClient, pds_url: str, did: str) -> RepoStatus | None:
+    """Ask a PDS about an account; None when it does not know it.
+
+    Raises `HttpFailure` when the PDS is away or will not be asked now.
+    """
+    url = f"{pds_url}/xrpc/com.atproto.sync.getRepoStatus"
+    reply = await http.get(
+        url, params={"did": did}, max_bytes=MAX_STATUS_BYTES, timeout_s=STATUS_TIMEOUT_S
+    )
+    if reply.status >= 500 or reply.status == httpx.codes.TOO_MANY_REQUESTS:
+        raise HttpFailure("unreachable", f"{url} answers {reply.status}")
+    return read_status(reply.json(), did) if reply.status == httpx.codes.OK else None
+
+
+def read_status(body: object, did: str) -> RepoStatus | None:
+    """Read an account's entry of getRepoStatus or listRepos; None when it is malformed."""
+    if not isinstance(body, dict) or body.get("did") != did:
+        return None
+    is_active, status, rev = body.get("active", True), body.get("status"), body.get("rev")
+    if not isinstance(is_active, bool):
+        return None
+    word = status[:64].replace("\x00", "") if isinstance(status, str) else None
+    return RepoStatus(
+        is_active=is_active,
+        status=None if is_active else word,
+        rev=rev if isinstance(rev, str) and is_tid(rev) else None,
+    )

@@ -1,0 +1,196 @@
+"""The service: everything that runs for ever, in one task group.
+
+What cannot go on without an operator ends the service with one sentence. A lost database is
+waited for; each part starts over from what is durable.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import asyncpg
+
+from sync.config import Settings
+from sync.database import IngestConnection
+from sync.errors import ConfigurationError, StandpipeError
+from sync.fetcher import Fetcher, FetcherParts
+from sync.gaps import GapCloser
+from sync.http import HttpClient
+from sync.identities import IdentityKeeper
+from sync.maintenance import maintain_forever, refresh_identities_forever
+from sync.progress import Progress
+from sync.resolver import Resolver
+from sync.sessions import FETCH_LOCK, ingest_session, keep_working, leaves_of, take_lock
+from sync.sources import (
+    FIRST_LOCK_WAIT_S,
+    LATER_LOCK_WAIT_S,
+    SourceParts,
+    SourceSupervisor,
+    source_url,
+)
+
+WORK_CHANNEL = "sync_work"
+LISTEN_CHECK_S = 5.0
+
+_ADD_SOURCE = "select sync.add_source($1, $2)"
+_RECOVER = "select sync.recover_fetches()"
+_ALIVE = "select 1"
+
+
+class _Wakes:
+    """Events that a notification sets: one for each part that waits for work."""
+
+    def __init__(self) -> None:
+        self.sources = asyncio.Event()
+        self.fetches = asyncio.Event()
+        self.identities = asyncio.Event()
+        self.gaps = asyncio.Event()
+
+    def set_all(self, *_: object) -> None:
+        """Wake everybody: the notification does not say who has work."""
+        for event in (self.sources, self.fetches, self.identities, self.gaps):
+            event.set()
+
+
+async def run_service(
+    settings: Settings,
+    *,
+    sources: Sequence[tuple[str, str]],
+    progress: Progress,
+    stop: asyncio.Event,
+) -> None:
+    """Run until `stop` is set; raises the one sentence that ended it otherwise.
+
+    `sources` are (url, kind) pairs that are enabled first, beside those already enabled.
+    """
+    url = settings.database_url
+    if url is None:
+        raise ConfigurationError("The service needs the URL of a database.")
+    async with ingest_session(url, name="start") as conn:
+        for source, kind in sources:
+            await _add_source(conn, source, kind)
+    async with HttpClient(
+        user_agent=settings.user_agent, allow_private_hosts=settings.allow_private_hosts
+    ) as http:
+        resolver = Resolver.from_settings(http, settings)
+        try:
+            await _run_until(stop, _Service(settings, url, http, resolver, progress).run)
+        finally:
+            await resolver.aclose()
+
+
+async def _add_source(conn: IngestConnection, url: str, kind: str) -> None:
+    try:
+        await conn.execute(_ADD_SOURCE, source_url(url), kind)
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == "SY002":
+            raise ConfigurationError(
+                f"{url} is not a source: give a URL like https://bsky.network, without a path."
+            ) from error
+        raise
+
+
+async def _run_until(stop: asyncio.Event, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run until told to stop; of several errors the first one with a sentence is raised."""
+    work = asyncio.ensure_future(run())
+    waiting = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        work.cancel()
+        results = await asyncio.gather(work, waiting, return_exceptions=True)
+    error = results[0]
+    if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
+        raise _sentence_of(error)
+
+
+def _sentence_of(error: BaseException) -> BaseException:
+    """Pick out of a group what a user can act on."""
+    errors = list(leaves_of(error))
+    return next((leaf for leaf in errors if isinstance(leaf, StandpipeError)), errors[0])
+
+
+class _Service:
+    """The parts and what they share."""
+
+    def __init__(
+        self, settings: Settings, url: str, http: HttpClient, resolver: Resolver, progress: Progress
+    ) -> None:
+        self._settings = settings
+        self._url = url
+        self._http = http
+        self._resolver = resolver
+        self._progress = progress
+        self._wakes = _Wakes()
+        self._sources = SourceParts(
+            settings=settings,
+            database_url=url,
+            http=http,
+            resolver=resolver,
+            progress=progress,
+            wake=self._wakes.sources,
+        )
+        self._has_fetched = False
+
+    async def run(self) -> None:
+        """Run every part until cancelled."""
+        parts = {
+            "sources": self._run_sources,
+            "fetches": self._run_fetches,
+            "identities": self._run_identities,
+            "gaps": self._run_gaps,
+            "upkeep": maintain_forever,
+            "listener": self._listen,
+        }
+        async with asyncio.TaskGroup() as group:
+            for name, work in parts.items():
+                group.create_task(
+                    keep_working(self._url, name, work, progress=self._progress), name=name
+                )
+
+    async def _run_sources(self, conn: IngestConnection) -> None:
+        await SourceSupervisor(self._sources).run(conn)
+
+    async def _run_fetches(self, conn: IngestConnection) -> None:
+        """Fetch, once nobody else does and every lane is held."""
+        wait_s = LATER_LOCK_WAIT_S if self._has_fetched else FIRST_LOCK_WAIT_S
+        await take_lock(conn, FETCH_LOCK, wait_s=wait_s, what="fetches repos")
+        self._has_fetched = True
+        await self._sources.is_ready.wait()
+        await conn.execute(_RECOVER)
+        async with (
+            ingest_session(self._url, name="reconcile") as reconciling,
+            ingest_session(self._url, name="fetched identities") as identities,
+        ):
+            keeper = IdentityKeeper(identities, http=self._http, resolver=self._resolver)
+            fetcher = Fetcher(
+                FetcherParts(
+                    settings=self._settings,
+                    control=conn,
+                    conn=reconciling,
+                    http=self._http,
+                    resolver=self._resolver,
+                    keeper=keeper,
+                    progress=self._progress,
+                    wake=self._wakes.fetches,
+                )
+            )
+            await fetcher.run()
+
+    async def _run_identities(self, conn: IngestConnection) -> None:
+        keeper = IdentityKeeper(conn, http=self._http, resolver=self._resolver)
+        await refresh_identities_forever(
+            keeper, progress=self._progress, wake=self._wakes.identities
+        )
+
+    async def _run_gaps(self, conn: IngestConnection) -> None:
+        closer = GapCloser(conn, http=self._http, progress=self._progress, wake=self._wakes.gaps)
+        await closer.run()
+
+    async def _listen(self, conn: IngestConnection) -> None:
+        """Turn notifications into wake-ups."""
+        await conn.add_listener(WORK_CHANNEL, self._wakes.set_all)
+        while True:
+            await conn.execute(_ALIVE)  # notices a connection that is gone
+            await asyncio.sleep(LISTEN_CHECK_S)

@@ -1,0 +1,121 @@
+"""Know in memory which repos and collections are tracked, and who signs for each repo.
+
+Events of anybody else are dropped by one lookup here, before any work is spent on them (MT-11).
+What is known carries the filter generation it was read at; the database lets a repo be fetched
+only when every lane has reached the generation that brought it (BF-01).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sync.atproto.keys import PublicKey, parse_did_key
+from sync.database import IngestConnection
+from sync.errors import ProtocolError
+from sync.limits import BoundedMap
+
+_GENERATION = "select sync.filter_generation()"
+_REPOS = "select did, is_tracked, signing_key, pds_url from sync.tracked_repos($1, $2)"
+_COLLECTIONS = "select pattern from sync.tracked_collections()"
+_IDENTITIES = "select did, signing_key, pds_url from sync.repo_identity($1)"
+
+_REMEMBERED_NSIDS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Whose signature counts for a repo and where the repo lives, as far as is known."""
+
+    signing_key: str | None
+    pds_url: str | None
+
+    def key(self) -> PublicKey | None:
+        """Return the parsed key, or None when there is none that can be used."""
+        if self.signing_key is None:
+            return None
+        try:
+            return parse_did_key(self.signing_key)
+        except (ProtocolError, ValueError):
+            return None
+
+
+NOBODY = Signer(None, None)
+
+
+class CollectionFilter:
+    """Tell tracked collections from others: NSIDs, `app.bsky.feed.*`, or `*`."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns = tuple(sorted(patterns))
+        self._is_all = "*" in self.patterns
+        self._names = frozenset(pattern for pattern in self.patterns if "*" not in pattern)
+        self._prefixes = tuple(p[:-1] for p in self.patterns if p.endswith(".*"))
+        self._known: BoundedMap[str, bool] = BoundedMap(_REMEMBERED_NSIDS)
+
+    def is_tracked(self, nsid: str) -> bool:
+        """Tell whether records of this collection are stored."""
+        if self._is_all:
+            return True
+        known = self._known.get(nsid)
+        if known is None:
+            known = nsid in self._names or nsid.startswith(self._prefixes)
+            self._known[nsid] = known
+        return known
+
+    @classmethod
+    async def load(cls, conn: IngestConnection) -> "CollectionFilter":
+        """Read the patterns in force."""
+        return cls(row["pattern"] for row in await conn.fetch(_COLLECTIONS))
+
+
+class TrackedRepos:
+    """The tracked repos and their signers as of one filter generation."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.collections = CollectionFilter(())
+        self._signers: dict[str, Signer] = {}
+
+    def __contains__(self, did: str) -> bool:
+        return did in self._signers
+
+    def __len__(self) -> int:
+        return len(self._signers)
+
+    def signer(self, did: str) -> Signer:
+        """Return what is known about the signer of a repo."""
+        return self._signers.get(did, NOBODY)
+
+    def learn(self, did: str, signer: Signer) -> None:
+        """Remember a signer of a tracked repo."""
+        if did in self._signers:
+            self._signers[did] = signer
+
+    def forget_signer(self, did: str) -> None:
+        """Make the next event of this repo look its signer up again."""
+        self.learn(did, NOBODY)
+
+    async def reload(self, conn: IngestConnection) -> bool:
+        """Take in what changed since the last call; tells whether anything did."""
+        generation = int(await conn.fetchval(_GENERATION))
+        if generation == self.generation and self.collections.patterns:
+            return False
+        # One snapshot: a filter that changes meanwhile is a later generation.
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            generation = int(await conn.fetchval(_GENERATION))
+            rows = await conn.fetch(_REPOS, self.generation, generation)
+            collections = await CollectionFilter.load(conn)
+        for row in rows:
+            if row["is_tracked"]:
+                self._signers[row["did"]] = Signer(row["signing_key"], row["pds_url"])
+            else:
+                self._signers.pop(row["did"], None)
+        is_changed = generation != self.generation
+        self.generation, self.collections = generation, collections
+        return is_changed
+
+    async def look_up(self, conn: IngestConnection, dids: Sequence[str]) -> None:
+        """Read signers again: somebody else may have resolved them meanwhile."""
+        if not dids:
+            return
+        for row in await conn.fetch(_IDENTITIES, list(dids)):
+            self.learn(row["did"], Signer(row["signing_key"], row["pds_url"]))
