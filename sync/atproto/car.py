@@ -121,6 +121,8 @@ class CarReader:
                 raise CarError("too_many_blocks", f"more than {self._max_blocks}", rule="CA-14")
             self._at = at
             cid = self._buffer[at : at + min(size, CID_LENGTH)]
+            if len(cid) < min(size, CID_LENGTH):
+                raise CarError("car_cut", "a section is longer than the file", rule="CA-05")
             prefix = cid[:4]
             if size < CID_LENGTH or prefix not in _HASHED_PREFIXES:
                 _check_foreign_cid(self._buffer[at : at + min(size, _LONGEST_CID)])

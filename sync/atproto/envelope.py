@@ -10,7 +10,7 @@ from typing import Any
 
 import libipld
 
-from sync.atproto.cbor import MAX_DEPTH, CborError, Link
+from sync.atproto.cbor import MAX_DEPTH, CborError, Link, check_depth
 
 _SMALLEST = (24, 0x100, 0x10000, 0x1_0000_0000)
 _SIMPLE = {0xF4: False, 0xF5: True, 0xF6: None}
@@ -46,7 +46,7 @@ def read_item(data: bytes, at: int) -> tuple[Any, int]:
 
 def skip_item(data: bytes, at: int) -> int:
     """Return the position after one object, all of whose parts are there, by its heads alone."""
-    items = 1
+    start, items, containers = at, 1, 0
     try:
         while items:
             head = data[at]
@@ -61,16 +61,17 @@ def skip_item(data: bytes, at: int) -> int:
                 continue
             if head < 0x80:
                 at += argument
-            elif head < 0xA0:
-                items += argument
             elif head < 0xC0:
-                items += 2 * argument
+                items += argument if head < 0xA0 else 2 * argument
+                containers += 1
             elif head < 0xE0:
                 items += 1
     except IndexError:
         raise CborError("not_cbor", "cut short", rule="CB-16") from None
     if at > len(data):
         raise CborError("not_cbor", "cut short", rule="CB-16")
+    if containers > MAX_DEPTH:  # only then can they be nested too deep
+        check_depth(data[start:at], MAX_DEPTH)
     return at
 
 

@@ -22,7 +22,7 @@ _MAX_TEXT = 1_024
 Body = dict[str, Any]
 
 
-class FieldError(MessageError):
+class BadMessage(MessageError):  # noqa: N818  # named for what it is, like its kin in errors.py
     """A message with a missing or malformed field; `seq` and `did` as far as they are known."""
 
     def __init__(self, reason: str, detail: str, body: Body, *, rule: str) -> None:
@@ -183,10 +183,10 @@ def write_frame(kind: str, body: Body) -> bytes:
 def _read_commit(body: Body) -> CommitMessage:
     since = body.get("since")
     if since is not None and type(since) is not str:
-        raise FieldError("bad_field", "since", body, rule="CM-01")
+        raise BadMessage("bad_field", "since", body, rule="CM-01")
     ops = body.get("ops")
     if type(ops) is not list:
-        raise FieldError("bad_field", "ops", body, rule="CM-01")
+        raise BadMessage("bad_field", "ops", body, rule="CM-01")
     return CommitMessage(
         seq=_seq(body),
         did=_did(body, "repo"),
@@ -202,10 +202,10 @@ def _read_commit(body: Body) -> CommitMessage:
 
 def _read_op(op: object, body: Body) -> RepoOp:
     if type(op) is not dict:
-        raise FieldError("bad_field", "ops", body, rule="CM-01")
+        raise BadMessage("bad_field", "ops", body, rule="CM-01")
     action, path = op.get("action"), op.get("path")
     if type(action) is not str or type(path) is not str:
-        raise FieldError("bad_field", "ops", body, rule="CM-25")
+        raise BadMessage("bad_field", "ops", body, rule="CM-25")
     return RepoOp(action, path, _link(op, "cid", body), _link(op, "prev", body))
 
 
@@ -234,7 +234,7 @@ def _read_identity(body: Body) -> IdentityMessage:
 def _read_account(body: Body) -> AccountMessage:
     status = body.get("status")
     if status is not None and type(status) is not str:
-        raise FieldError("bad_field", "status", body, rule="MT-09")
+        raise BadMessage("bad_field", "status", body, rule="MT-09")
     return AccountMessage(
         seq=_seq(body),
         did=_did(body, "did"),
@@ -266,7 +266,7 @@ _READERS: dict[str, Callable[[Body], Message]] = {
 def _field(body: Body, name: str, kind: type) -> Any:
     value = body.get(name)
     if not isinstance(value, kind):
-        raise FieldError("bad_field", name, body, rule="MT-01")
+        raise BadMessage("bad_field", name, body, rule="MT-01")
     return value
 
 
@@ -275,21 +275,21 @@ def _link(fields: Body, name: str, body: Body) -> bytes | None:
     if value is None:
         return None
     if not isinstance(value, bytes):
-        raise FieldError("bad_field", name, body, rule="CM-01")
+        raise BadMessage("bad_field", name, body, rule="CM-01")
     return value
 
 
 def _did(body: Body, name: str) -> str:
     did = body.get(name)
     if type(did) is not str or not is_did(did):
-        raise FieldError("bad_did", name, body, rule="MT-02")
+        raise BadMessage("bad_did", name, body, rule="MT-02")
     return did
 
 
 def _seq(body: Body) -> int:
     seq = _optional_seq(body)
     if seq is None:
-        raise FieldError("bad_seq", "not a positive integer below 2^53", body, rule="CU-01")
+        raise BadMessage("bad_seq", "not a positive integer below 2^53", body, rule="CU-01")
     return seq
 
 

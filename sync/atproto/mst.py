@@ -1,7 +1,6 @@
-"""The Merkle search tree of a repo: its layers, building it, walking it, proving parts of it."""
+"""The Merkle search tree of a repo: its layers, building it and walking it."""
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 
 from sync.atproto.cid import cid_for
@@ -187,45 +186,3 @@ def _descend(
         cid = node.children[0]
         layer -= 1
     return path
-
-
-def covering_proof(
-    root: bytes, blocks: Mapping[bytes, bytes], paths: Iterable[bytes]
-) -> dict[bytes, bytes]:
-    """Collect the nodes that prove what stands at each path and right beside it.
-
-    That is what a commit carries: every node on the way to a path, and to its neighbours when
-    the path is in the tree. With it, undoing the commit's ops finds all it needs in any order.
-    """
-    proof: dict[bytes, bytes] = {}
-
-    def visit(cid: bytes) -> Node:
-        proof[cid] = blocks[cid]
-        return read_node(blocks[cid])
-
-    for path in paths:
-        cid: bytes | None = root
-        while cid is not None:
-            node = visit(cid)
-            index = bisect_left(node.keys, path)
-            cid = node.children[index]
-            if index < len(node.keys) and node.keys[index] == path:
-                _visit_edge(cid, visit, index=-1)
-                _visit_edge(node.children[index + 1], visit, index=0)
-                break
-    return proof
-
-
-def _visit_edge(cid: bytes | None, visit: Callable[[bytes], Node], *, index: int) -> None:
-    while cid is not None:
-        cid = visit(cid).children[index]
-
-
-def proof_blocks(
-    before: Mapping[bytes, bytes], after: Mapping[bytes, bytes], paths: Iterable[bytes]
-) -> dict[bytes, bytes]:
-    """Collect what a commit from one set of leaves to another must carry: new nodes and proof."""
-    _, old = build(before)
-    root, new = build(after)
-    fresh = {cid: block for cid, block in new.items() if cid not in old}
-    return covering_proof(root, new, paths) | fresh

@@ -1,0 +1,153 @@
+"""Undoing a commit on its partial tree: any order, minimal proofs, no lie accepted."""
+
+import contextlib
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sync.atproto import mst
+from sync.atproto.cid import cid_for
+from sync.atproto.frame import RepoOp
+from sync.atproto.inversion import invert
+from sync.atproto.node import MstError, write_node
+from sync.atproto.ops import net_changes
+from tests.unit.repos import covering_proof, keys_by_layer
+
+A, B = cid_for(b"a"), cid_for(b"b")
+# High layers are rare among real keys; here they are common, so that trees are deep and narrow.
+POOL = sorted(
+    [*keys_by_layer(0, 10), *keys_by_layer(1, 8), *keys_by_layer(2, 6), *keys_by_layer(3, 4)]
+)
+
+Leaves = dict[bytes, bytes]
+leaves = st.dictionaries(st.sampled_from(POOL), st.sampled_from([A, B]), max_size=20)
+
+
+def ops_between(before: Leaves, after: Leaves) -> list[RepoOp]:
+    ops = []
+    for key in before.keys() | after.keys():
+        cid, prev = after.get(key), before.get(key)
+        if cid != prev:
+            action = "create" if prev is None else "delete" if cid is None else "update"
+            ops.append(RepoOp(action, key.decode(), cid, prev))
+    return ops
+
+
+@pytest.mark.rule("IV-01", "IV-02", "IV-04", "D-05", "A-45")
+@settings(max_examples=400)
+@given(leaves, leaves, st.randoms())
+def test_undoing_leads_back_to_the_old_root(
+    before: Leaves, after: Leaves, rng: random.Random
+) -> None:
+    ops = ops_between(before, after)
+    rng.shuffle(ops)
+    root, blocks = mst.build(after)
+    proof = covering_proof(root, blocks, [op.path.encode() for op in ops])
+    assert invert(root, proof, net_changes(ops)) == mst.build(before)[0]
+
+
+@pytest.mark.rule("IV-02", "IV-03", "A-45")
+@settings(max_examples=400)
+@given(leaves, leaves)
+def test_a_minimal_proof_is_enough_and_nothing_in_it_is_superfluous(
+    before: Leaves, after: Leaves
+) -> None:
+    """Needed are the nodes that are new and those on the way to each path; no others."""
+    ops = ops_between(before, after)
+    root, blocks = mst.build(after)
+    old_root, old_blocks = mst.build(before)
+    paths = [op.path.encode() for op in ops]
+    minimal = covering_proof(root, blocks, paths, neighbours=False)
+    new = {cid: block for cid, block in blocks.items() if cid not in old_blocks}
+    assert invert(root, minimal | new, net_changes(ops)) == old_root
+    for cid in new:
+        without = {other: block for other, block in (minimal | new).items() if other != cid}
+        # Where a bare node at the very top is missing, it is taken for the old root itself.
+        with contextlib.suppress(MstError):
+            assert invert(root, without, net_changes(ops)) != old_root
+
+
+@pytest.mark.rule("IV-05", "CM-31", "CM-33", "A-14")
+@settings(max_examples=200)
+@given(leaves, leaves, st.data())
+def test_ops_that_lie_about_the_tree_are_refused_or_lead_elsewhere(
+    before: Leaves, after: Leaves, data: st.DataObject
+) -> None:
+    honest = ops_between(before, after)
+    root, blocks = mst.build(after)
+    lies = [RepoOp("create", key.decode(), A, None) for key in POOL if after.get(key) != A]
+    lies += [RepoOp("delete", key.decode(), None, A) for key in after]
+    lie = data.draw(st.sampled_from(lies))
+    with pytest.raises(MstError, match="in_tree"):
+        others = [op for op in honest if op.path != lie.path]
+        invert(root, blocks, net_changes([*others, lie]))
+
+
+@pytest.mark.rule("IV-01", "A-14")
+def test_an_op_that_was_left_out_leads_to_another_root() -> None:
+    before, after = dict.fromkeys(POOL[:10], A), dict.fromkeys(POOL[3:14], B)
+    root, blocks = mst.build(after)
+    honest = ops_between(before, after)
+    for index in range(len(honest)):
+        ops = honest[:index] + honest[index + 1 :]
+        assert invert(root, blocks, net_changes(ops)) != mst.build(before)[0]
+
+
+@pytest.mark.rule("CM-23")
+def test_no_ops_need_no_blocks() -> None:
+    assert invert(A, {}, []) == A
+
+
+@pytest.mark.rule("IV-03")
+def test_a_missing_root_is_named_as_missing() -> None:
+    with pytest.raises(MstError, match="missing_node"):
+        invert(A, {}, net_changes([RepoOp("create", POOL[0].decode(), A, None)]))
+
+
+@pytest.mark.rule("D-04", "CM-33")
+def test_a_record_that_came_and_went_must_not_be_in_the_tree() -> None:
+    path = POOL[0].decode()
+    ops = net_changes([RepoOp("create", path, A, None), RepoOp("delete", path, None, None)])
+    root, blocks = mst.build({POOL[1]: A})
+    assert invert(root, blocks, ops) == root
+    root, blocks = mst.build({POOL[0]: A, POOL[1]: A})
+    with pytest.raises(MstError, match="delete_not_in_tree"):
+        invert(root, blocks, ops)
+
+
+@pytest.mark.rule("CM-22", "A-46")
+def test_undoing_two_hundred_creates_gives_the_empty_tree_and_back() -> None:
+    full = {b"com.example.a/%d" % number: A for number in range(200)}
+    root, blocks = mst.build(full)
+    assert invert(root, blocks, net_changes(ops_between({}, full))) == mst.EMPTY_ROOT
+    empty = {mst.EMPTY_ROOT: write_node([], [], [None])}
+    assert invert(mst.EMPTY_ROOT, empty, net_changes(ops_between(full, {}))) == root
+
+
+@pytest.mark.rule("IV-04", "A-45")
+def test_the_top_is_pruned_even_where_only_a_cid_is_known() -> None:
+    (high,) = keys_by_layer(2, 1)
+    for other in (*keys_by_layer(0, 3), *keys_by_layer(1, 3)):
+        before = {other: A}
+        root, blocks = mst.build({other: A, high: A})
+        proof = covering_proof(root, blocks, [high])
+        changes = net_changes([RepoOp("create", high.decode(), A, None)])
+        old_root = mst.build(before)[0]
+        assert invert(root, proof, changes) == old_root
+        # Below the nodes that are taken apart, the CID alone will do.
+        del proof[old_root]
+        assert invert(root, proof, changes) == old_root
+
+
+@pytest.mark.rule("IV-06", "MS-03", "MS-05")
+def test_nodes_of_the_proof_keep_the_rules_of_the_tree() -> None:
+    low = keys_by_layer(0, 2)
+    block = write_node(sorted([low[0], *keys_by_layer(1, 1)]), [A, A], [None, None, None])
+    with pytest.raises(MstError, match="wrong_layer"):
+        invert(
+            cid_for(block),
+            {cid_for(block): block},
+            net_changes([RepoOp("create", low[0].decode(), A, None)]),
+        )

@@ -1,0 +1,228 @@
+"""The tree: one encoding a node, one tree a set of leaves, and every lie about it refused."""
+
+import random
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sync.atproto import cbor, mst, node
+from sync.atproto.cid import cid_for
+from sync.atproto.node import MstError, Node, read_node, write_node
+from tests.unit.repos import keys_by_layer
+
+VALUE = cid_for(b"\xa0")
+L0 = keys_by_layer(0, 4)
+L1 = keys_by_layer(1, 2)
+L2 = keys_by_layer(2, 1)
+
+
+def raw(entries: list[dict[str, object]], left: object = None, **extra: object) -> bytes:
+    return cbor.encode({"e": entries, "l": left, **extra})
+
+
+def entry(key: bytes, shared: int = 0, right: object = None) -> dict[str, object]:
+    return {"k": key, "p": shared, "t": right, "v": cbor.Link(VALUE)}
+
+
+def walked(root: bytes, blocks: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    return list(mst.walk(root, blocks.get))
+
+
+def node_of(*keys: bytes, children: list[bytes | None] | None = None) -> tuple[bytes, bytes]:
+    ordered = sorted(keys)
+    block = write_node(ordered, [VALUE] * len(keys), children or [None] * (len(keys) + 1))
+    return cid_for(block), block
+
+
+@pytest.mark.rule("MS-11", "CM-22", "A-46")
+def test_the_empty_tree_has_the_known_root() -> None:
+    root, blocks = mst.build({})
+    assert root == mst.EMPTY_ROOT
+    assert root.hex() == "017112209dfefe61dd76ea3dcae5023880b08379d57adf20482d6fdbe2759289f647677b"
+    assert walked(root, blocks) == []
+
+
+@pytest.mark.rule("MS-02", "MS-19")
+@given(st.dictionaries(st.binary(min_size=1, max_size=40), st.just(VALUE), max_size=60))
+def test_walking_gives_back_what_was_built(leaves: dict[bytes, bytes]) -> None:
+    root, blocks = mst.build(leaves)
+    assert walked(root, blocks) == sorted(leaves.items())
+    assert all(cid_for(block) == cid for cid, block in blocks.items())
+
+
+@pytest.mark.rule("MS-19")
+def test_the_tree_does_not_depend_on_the_order_of_the_leaves() -> None:
+    leaves = {b"com.example.a/%d" % n: VALUE for n in range(300)}
+    shuffled = list(leaves.items())
+    random.Random(1).shuffle(shuffled)
+    assert mst.build(dict(shuffled)) == mst.build(leaves)
+
+
+@pytest.mark.rule("MS-01")
+@given(st.dictionaries(st.binary(min_size=1, max_size=300), st.booleans(), max_size=12))
+@example({b"\xa4\x61k\x41a\x61p\x00\x61t\xf6\x61v": True})
+@example({b"a" * 23: True, b"a" * 24: True, b"a" * 279: False, b"b" * 1024: False})
+def test_reading_a_node_undoes_writing_it(shape: dict[bytes, bool]) -> None:
+    keys = sorted(shape)
+    children = [VALUE if shape[key] else None for key in keys]
+    written = Node(keys, [VALUE] * len(keys), [None, *children])
+    block = write_node(*written)
+    assert read_node(block) == written
+    assert cbor.encode(cbor.decode(block)) == block
+
+
+@pytest.mark.rule("MS-18", "D-09")
+@pytest.mark.parametrize(
+    "link", [b"\x01\x55\x12\x20" + bytes(32), b"\x12\x20" + bytes(32), b"\x01"]
+)
+def test_record_links_of_any_form_are_kept_as_they_are(link: bytes) -> None:
+    written = Node([b"a/b", b"a/c"], [link, VALUE], [None, None, VALUE])
+    assert read_node(write_node(*written)) == written
+
+
+@pytest.mark.rule("MS-01", "FA-14")
+@given(st.binary(max_size=200))
+def test_a_node_that_is_read_encodes_to_the_same_bytes(block: bytes) -> None:
+    try:
+        read = read_node(b"\xa2\x61e" + block)
+    except MstError:
+        return
+    assert write_node(*read) == b"\xa2\x61e" + block
+
+
+@pytest.mark.rule("MS-01", "FA-14")
+@given(st.data())
+def test_a_changed_node_is_refused_or_another_canonical_node(data: st.DataObject) -> None:
+    root, blocks = mst.build(dict.fromkeys((*L0, *L1), VALUE))
+    block = bytearray(blocks[root])
+    for _ in range(data.draw(st.integers(1, 3))):
+        block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read = read_node(bytes(block))
+    except MstError:
+        return
+    assert write_node(*read) == block
+
+
+@pytest.mark.rule("A-42")
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        pytest.param(b"", "bad_node", id="empty"),
+        pytest.param(raw([], x=1), "bad_node", id="extra field"),
+        pytest.param(cbor.encode({"e": []}), "bad_node", id="no l"),
+        pytest.param(raw([], cbor.Link(cid_for(b"", codec=0x55))), "bad_node_link", id="raw l"),
+        pytest.param(raw([], VALUE), "bad_node_link", id="l is a byte string"),
+        pytest.param(raw([{**entry(b"a/b"), "x": 1}]), "bad_node", id="extra entry field"),
+        pytest.param(raw([{"k": b"a", "p": 0, "v": cbor.Link(VALUE)}]), "bad_node", id="no t"),
+        pytest.param(raw([entry(b"a/b", 1)]), "bad_prefix", id="first p above 0"),
+        pytest.param(raw([{**entry(b"a/b"), "p": -1}]), "bad_node", id="negative p"),
+        pytest.param(raw([entry(b"a/b"), entry(b"c", 4)]), "bad_prefix", id="p too large"),
+        pytest.param(raw([entry(b"a/b"), entry(b"c", 2**32)]), "bad_prefix", id="huge p"),
+        pytest.param(raw([entry(b"a/b"), entry(b"a/c")]), "bad_prefix", id="p not maximal"),
+        pytest.param(raw([entry(b"")]), "key_order", id="empty key"),
+        pytest.param(raw([entry(b"b"), entry(b"a")]), "key_order", id="unsorted"),
+        pytest.param(raw([entry(b"b"), entry(b"", 1)]), "key_order", id="duplicate"),
+        pytest.param(raw([entry(b"a" * 1025)]), "key_too_long", id="key of 1025 bytes"),
+        pytest.param(raw([{**entry(b"a"), "v": VALUE}]), "bad_node", id="v is a byte string"),
+        pytest.param(raw([entry(b"a")]) + b"\x00", "bad_node", id="bytes left over"),
+        pytest.param(b"\xa2\x61e\x98\x00\x61l\xf6", "bad_node", id="length not shortest"),
+        pytest.param(b"\xa2\x61e\x9b" + b"\xff" * 8, "node_too_big", id="2^64-1 entries"),
+        pytest.param(b"\xa2\x61e\x9a", "bad_node", id="cut in a length"),
+    ],
+)
+def test_a_malformed_node_is_refused(block: bytes, reason: str) -> None:
+    with pytest.raises(MstError) as caught:
+        read_node(block)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.rule("MS-16", "A-44")
+def test_a_node_may_have_8192_entries_and_no_more() -> None:
+    keys = [b"a/%05d" % number for number in range(8_193)]
+    block = write_node(keys[:-1], [VALUE] * 8_192, [None] * 8_193)
+    assert len(read_node(block).keys) == 8_192
+    with pytest.raises(MstError, match="node_too_big"):
+        read_node(write_node(keys, [VALUE] * 8_193, [None] * 8_194))
+
+
+def test_bytes_made_to_mislead_the_scan_cost_little_and_are_refused() -> None:
+    block = b"\xa2\x61e\x99\x10\x00" + b"\xa4\x61k\x40" * 4_000
+    with pytest.raises(MstError):
+        read_node(block)
+
+
+@pytest.mark.rule("MS-03", "MS-05", "MS-11", "MS-12", "MS-14", "A-42")
+def test_lies_between_nodes_are_refused() -> None:
+    low, low_block = node_of(L0[0])
+    high, high_block = node_of(L1[0])
+    empty, empty_block = node_of()
+    above = L1[0] if L1[0] > L0[0] else L1[1]
+    cases = {
+        "wrong_layer": node_of(L0[0], L1[0]),
+        "key_order": node_of(above, children=[None, low]),
+        "bare_root": node_of(children=[low]),
+        "empty_node": node_of(L1[0], children=[empty, None]),
+        "tree_too_deep": node_of(L0[1], children=[low, None]),
+    }
+    blocks = {low: low_block, high: high_block, empty: empty_block}
+    for reason, (root, block) in cases.items():
+        with pytest.raises(MstError) as caught:
+            walked(root, blocks | {root: block})
+        assert caught.value.reason == reason
+
+
+@pytest.mark.rule("MS-03", "MS-13")
+def test_layers_are_never_skipped_but_may_be_bare() -> None:
+    key = min(L0)
+    low, low_block = node_of(key)
+    above = next(k for k in keys_by_layer(2, 50) if k > key)
+    skipping, skipping_block = node_of(above, children=[low, None])
+    with pytest.raises(MstError, match="wrong_layer"):
+        walked(skipping, {low: low_block, skipping: skipping_block})
+    bare, bare_block = node_of(children=[low])
+    root, root_block = node_of(above, children=[bare, None])
+    blocks = {low: low_block, bare: bare_block, root: root_block}
+    assert [k for k, _ in walked(root, blocks)] == [key, above]
+    assert mst.build({key: VALUE, above: VALUE})[0] == root
+
+
+@pytest.mark.rule("MS-13", "A-44")
+def test_one_key_above_twelve_bare_layers_is_valid() -> None:
+    blocks: dict[bytes, bytes] = {}
+    builder = mst.TreeBuilder(keep=blocks)
+    builder.add_leaf(L0[0], VALUE, layer=0)
+    builder.add_leaf(L0[0] + b"~", VALUE, layer=12)
+    root = builder.finish()
+    assert len(blocks) == 13
+    assert read_node(blocks[root]).keys == [L0[0] + b"~"]
+
+
+@pytest.mark.rule("A-43")
+def test_a_node_that_is_shared_breaks_the_key_order() -> None:
+    low, low_block = node_of(L0[0])
+    above = next(k for k in keys_by_layer(1, 50) if k > L0[0])
+    root, root_block = node_of(above, children=[low, low])
+    with pytest.raises(MstError, match="key_order"):
+        walked(root, {low: low_block, root: root_block})
+
+
+@pytest.mark.rule("CA-10", "A-40")
+def test_a_missing_subtree_is_an_error_and_not_a_shorter_tree() -> None:
+    leaves = {b"com.example.a/%d" % n: VALUE for n in range(100)}
+    root, blocks = mst.build(leaves)
+    for cid in blocks:
+        without = {other: block for other, block in blocks.items() if other != cid}
+        with pytest.raises(MstError, match="missing_node"):
+            walked(root, without)
+
+
+def test_the_quick_and_the_careful_reading_agree() -> None:
+    leaves = {b"com.example.a/%d" % n: VALUE for n in range(2_000)}
+    for block in mst.build(leaves)[1].values():
+        count, at = node._read_head(block, 3, 0x80)
+        quick = node._read_usual_entries(block, at, count)
+        assert quick is not None
+        assert quick == node._read_entries(block, at, count)
