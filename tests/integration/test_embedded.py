@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,6 +227,17 @@ def test_root_without_namespaces_hands_the_server_to_an_unprivileged_user(
     assert processes_in(folder / "cluster") == []
 
 
+def test_where_namespaces_are_forbidden_a_new_folder_gets_an_unprivileged_owner(
+    nobody: pwd.struct_passwd, public_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.embedded.account.namespaces_work", lambda: False)
+    folder = public_folder / "data"
+    with EmbeddedPostgres(folder, settings=FAST) as url:
+        assert answer(url, "select 1") == 1
+    assert folder.stat().st_uid != 0
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_programs_the_user_cannot_read_are_linked_beside_the_data(
     nobody: pwd.struct_passwd, public_folder: Path
 ) -> None:
@@ -248,20 +260,26 @@ def test_programs_the_user_cannot_read_are_linked_beside_the_data(
     assert account.run([str(linked.program("initdb")), "--version"]).returncode == 0
 
 
-def test_a_normal_user_runs_it_as_himself(
-    nobody: pwd.struct_passwd, public_folder: Path, tmp_path: Path
-) -> None:
-    """Our own interpreter may lie where `nobody` cannot read, so a forked child becomes him."""
+def test_a_normal_user_runs_it_as_himself(nobody: pwd.struct_passwd, public_folder: Path) -> None:
     os.chown(public_folder, nobody.pw_uid, nobody.pw_gid)
     account = Account(f"{nobody.pw_uid}:{nobody.pw_gid}", nobody.pw_uid, nobody.pw_gid)
-    if account.run([sys.executable, "-c", "import psycopg, sync.embedded"]).returncode != 0:
-        pytest.skip("the interpreter of this run cannot be read by the user `nobody`")
-    done = account.run(
-        [sys.executable, "-c", f"import sys; sys.path[0] = {str(CHECKOUT)!r}\n{USER}",
-         str(public_folder / "data")],
-        text="\n",
-    )  # fmt: skip
+    paths = [str(CHECKOUT), sysconfig.get_path("purelib")]
+    preamble = f"import sys; sys.path[:0] = {paths!r}\n"
+    python = readable_python(account, preamble)
+    folder = public_folder / "data"
+    done = account.run([python, "-c", preamble + USER, str(folder)], text="\n")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("postgresql://standpipe:")
-    assert (public_folder / "data").stat().st_uid == nobody.pw_uid
-    assert processes_in(public_folder / "data" / "cluster") == []
+    assert folder.stat().st_uid == nobody.pw_uid
+    assert processes_in(folder / "cluster") == []
+
+
+def readable_python(account: Account, preamble: str) -> str:
+    """Return an interpreter the account can use: ours may lie in a folder of root's."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+        if Path(python).exists():
+            done = account.run([python, "-c", preamble + "import psycopg, sync.embedded"])
+            if done.returncode == 0:
+                return python
+    pytest.skip(f"no {version} of this system can be used by an unprivileged user")
