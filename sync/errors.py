@@ -114,7 +114,9 @@ class BadSignature(MessageError):
 class BrokenCommit(MessageError):
     """The signature is good, the contents are not: the repo must be refetched."""
 
-    def __init__(self, reason: str, did: str, rev: str, *, detail: str = "", rule: str = "") -> None:
+    def __init__(
+        self, reason: str, did: str, rev: str, *, detail: str = "", rule: str = ""
+    ) -> None:
         super().__init__(reason, detail, rule=rule)
         self.did = did
         self.rev = rev

@@ -85,7 +85,8 @@ _SECTIONS: dict[str, str] = {
         from pg_index i join pg_class c on c.oid = i.indrelid
         join pg_namespace n on n.oid = c.relnamespace
         where {ours} and not c.relispartition and not exists (
-          select from pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')
+          select from pg_constraint k
+          where k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')
         )
         order by n.nspname, c.relname, i.indexrelid::regclass::text
     """,

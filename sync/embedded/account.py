@@ -145,7 +145,7 @@ def _link_tree(source: Path, target: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, copy_function=link)
     for folder, _, _ in os.walk(partial):
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o755)  # noqa: S103  (programs, not data)
     partial.rename(target)
 
 

@@ -162,9 +162,7 @@ def _first_statements(password: str) -> list[str]:
     ]
 
 
-def single_user(
-    account: Account, binaries: Binaries, cluster: Path, statements: list[str]
-) -> None:
+def single_user(account: Account, binaries: Binaries, cluster: Path, statements: list[str]) -> None:
     """Run statements as superuser without a server: one a line, to the end of the input."""
     command = [str(binaries.program("postgres")), "--single", "-j", "-D", str(cluster)]
     # In -j mode a semicolon and an empty line end a statement; errors only show in the output.
