@@ -29,6 +29,8 @@ VERSION_TABLE = "alembic_version"
 OLDEST_SERVER = 150000
 # Any number does, as long as every version of Standpipe takes the same one.
 UPGRADE_LOCK = 0x5354_414E_4450
+# The folder of grants is executed last; it defines nothing.
+GRANTS_SUFFIX = "_grants"
 # sync_migration is left out: what migrations define there has no file and stays.
 RELOADED_SCHEMAS = ["sync", "sync_priv", "sync_stage"]
 
@@ -72,18 +74,26 @@ def reload_sql(session: Session, *, folder: Path | None = None) -> None:
     The caller holds the transaction and works as the owner.
     """
     root = folder or sql_folder()
+    files = sorted(root.rglob("*.sql"))
+    grants = [path for path in files if path.parent.name.endswith(GRANTS_SUFFIX)]
     # A file may name what a later file defines.
     session.execute("set local check_function_bodies = off")
     before = _footprints(session)
-    for path in sorted(root.rglob("*.sql")):
+    _execute(session, root, [path for path in files if path not in grants])
+    after = _footprints(session)
+    _drop_routines(session, sorted(name for name in before if after.get(name) == before[name]))
+    # Last, because a grant on all routines of a schema would touch also what no file defines.
+    _execute(session, root, grants)
+
+
+def _execute(session: Session, root: Path, files: list[Path]) -> None:
+    for path in files:
         try:
             # Bytes, because a file is not a template: nothing in it is a parameter.
             session.execute(path.read_bytes())
         except psycopg.Error as error:
             name = path.relative_to(root).as_posix()
             raise SchemaError(f"sql/{name} cannot be loaded: {first_line(error)}") from error
-    after = _footprints(session)
-    _drop_routines(session, sorted(name for name in before if after.get(name) == before[name]))
 
 
 def code_revision() -> str:

@@ -256,7 +256,8 @@ create table sync_stage.repos (
   data_cid bytea not null,
   commit_block bytea not null,
   trust text not null,
-  outcome text
+  outcome text,
+  is_keyed boolean
 );
 create table sync_stage.walk (
   repo_id bigint not null,
@@ -353,6 +354,126 @@ CREATE TRIGGER mark_log AFTER INSERT ON sync_priv.pending_changes FOR EACH STATE
 
 -- Views
 
+create view sync.change_log with (security_barrier=true) (
+  change_id bigint,
+  "position" text,
+  kind text,
+  did text,
+  collection text,
+  rkey text,
+  rev text,
+  cid text,
+  is_live boolean,
+  value jsonb,
+  raw bytea,
+  reason text,
+  logged_at timestamp with time zone
+);
+create view sync.consumer_status with (security_barrier=true) (
+  name text,
+  shard integer,
+  owner_name text,
+  "position" text,
+  lag_rows bigint,
+  lag_seconds double precision,
+  is_walking boolean,
+  pending bigint,
+  is_at_rest boolean,
+  is_outrun boolean,
+  read_at timestamp with time zone,
+  collections text[],
+  dids text[],
+  created_at timestamp with time zone
+);
+create view sync.host_status with (security_barrier=true) (
+  url text,
+  ready_at timestamp with time zone,
+  is_ready boolean,
+  failures integer,
+  last_error text,
+  repos bigint,
+  fetching bigint,
+  waiting bigint,
+  updated_at timestamp with time zone
+);
+create view sync.problems with (security_barrier=true) (
+  reason text,
+  host text,
+  did text,
+  events bigint,
+  detail text,
+  first_seen_at timestamp with time zone,
+  last_seen_at timestamp with time zone
+);
+create view sync.records with (security_barrier=true) (
+  did text,
+  handle text,
+  collection text,
+  rkey text,
+  uri text,
+  cid text,
+  rev text,
+  value jsonb,
+  raw bytea,
+  reason text,
+  indexed_at timestamp with time zone
+);
+create view sync.repo_status with (security_barrier=true) (
+  did text,
+  handle text,
+  pds_url text,
+  sync_state text,
+  tracked_by text,
+  is_visible boolean,
+  is_active boolean,
+  account_status text,
+  local_status text,
+  rev text,
+  seen_rev text,
+  data_cid text,
+  trust text,
+  held_events bigint,
+  error text,
+  attempts integer,
+  next_fetch_at timestamp with time zone,
+  synchronized_at timestamp with time zone,
+  identity_checked_at timestamp with time zone,
+  created_at timestamp with time zone,
+  updated_at timestamp with time zone
+);
+create view sync.source_status with (security_barrier=true) (
+  source_id integer,
+  url text,
+  kind text,
+  is_enabled boolean,
+  seq bigint,
+  lanes bigint,
+  moved_at timestamp with time zone,
+  lag_seconds double precision,
+  gap_since timestamp with time zone,
+  error text
+);
+create view sync.status with (security_barrier=true) (
+  repos bigint,
+  pending bigint,
+  fetching bigint,
+  synchronized bigint,
+  desynchronized bigint,
+  failed bigint,
+  hidden bigint,
+  tombstones bigint,
+  records_estimate bigint,
+  held_events bigint,
+  purges bigint,
+  sources bigint,
+  lag_seconds double precision,
+  open_gaps bigint,
+  log_epoch integer,
+  log_floor text,
+  log_head text,
+  consumers bigint,
+  problems bigint
+);
 create view sync_priv.visible_repos (
   repo_id bigint,
   did text,
@@ -389,10 +510,14 @@ create function sync.fail_identity(p_did text, p_reason text) returns void
   language sql volatile security definer set search_path="";
 create function sync.filter_generation() returns bigint
   language sql stable security definer set search_path="";
+create function sync.get_record(p_uri text) returns SETOF sync.records
+  language plpgsql stable set search_path="";
 create function sync.intern_collections(p_nsids text[]) returns void
   language sql volatile security definer set search_path="";
 create function sync.list_heads(p_after bigint, p_limit integer) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
   language sql stable security definer set search_path="";
+create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
+  language plpgsql stable security definer set search_path="";
 create function sync.maintain() returns boolean
   language plpgsql volatile security definer set search_path="";
 create function sync.note_gap(p_source_id integer) returns void
@@ -423,6 +548,8 @@ create function sync.repo_proof(p_did text) returns TABLE(did text, rev text, da
   language sql stable security definer set search_path="";
 create function sync.report_revs(p_dids text[], p_revs text[], p_are_active boolean[], p_statuses text[]) returns bigint
   language plpgsql volatile security definer set search_path="";
+create function sync.restore_repos(p_dids text[]) returns bigint
+  language plpgsql volatile security definer set search_path="";
 create function sync.resync_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path="";
 create function sync.rewind_source(p_url text, p_seq bigint) returns boolean
@@ -431,6 +558,8 @@ create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_s
   language plpgsql volatile security definer set search_path="";
 create function sync.stop_source(p_source_id integer, p_error text) returns void
   language sql volatile security definer set search_path="";
+create function sync.take_down_repos(p_dids text[]) returns bigint
+  language plpgsql volatile security definer set search_path="";
 create function sync.track_collections(p_patterns text[]) returns bigint
   language plpgsql volatile security definer set search_path="";
 create function sync.track_repos(p_dids text[]) returns bigint
@@ -487,6 +616,8 @@ create function sync_priv.guard_head() returns trigger
   language plpgsql volatile set search_path="";
 create function sync_priv.guard_repo() returns trigger
   language plpgsql volatile set search_path="";
+create function sync_priv.has_newest_index(p_collection_id integer) returns boolean
+  language sql stable set search_path="";
 create function sync_priv.hold_events() returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards) returns boolean
@@ -500,6 +631,8 @@ create function sync_priv.is_tracked_nsid(p_nsid text) returns boolean
 create function sync_priv.judge_stage(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.load_first() returns void
+  language plpgsql volatile set search_path="";
+create function sync_priv.lock_repos(p_dids text[]) returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.log_head() returns bigint
   language sql stable set search_path="";
@@ -562,102 +695,72 @@ create function sync_priv.walk_steps(p_consumer sync.consumers, p_shard sync_pri
 
 -- Grants
 
-grant execute on routine sync.add_source(text,text) to public;
-grant execute on routine sync.apply_events(integer,integer,bigint,bigint,bigint) to public;
-grant execute on routine sync.claim_fetches(integer,integer) to public;
-grant execute on routine sync.claim_identities(integer) to public;
-grant execute on routine sync.claim_import(text) to public;
-grant execute on routine sync.claim_lane(integer,integer) to public;
-grant execute on routine sync.close_gap(integer,timestamp with time zone) to public;
-grant execute on routine sync.create_consumer(text,text[],text[],text,integer) to public;
-grant execute on routine sync.diff_repos(bigint[],bigint[],bytea[]) to public;
-grant execute on routine sync.drop_consumer(text) to public;
-grant execute on routine sync.enabled_sources() to public;
-grant execute on routine sync.fail_fetch(bigint,bigint,bigint,text,text,timestamp with time zone) to public;
-grant execute on routine sync.fail_identity(text,text) to public;
-grant execute on routine sync.filter_generation() to public;
-grant execute on routine sync.intern_collections(text[]) to public;
-grant execute on routine sync.list_heads(bigint,integer) to public;
-grant execute on routine sync.maintain() to public;
-grant execute on routine sync.note_gap(integer) to public;
-grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[],bytea[]) to public;
-grant execute on routine sync.open_gaps() to public;
-grant execute on routine sync.open_stage() to public;
-grant execute on routine sync.pause_source(text) to public;
-grant execute on routine sync.read_changes(text,integer,integer) to public;
-grant execute on routine sync.reconcile_repos(bigint[],bigint[],bytea[]) to public;
-grant execute on routine sync.recover_fetches() to public;
-grant execute on routine sync.release_fetch(bigint,bigint,bigint) to public;
-grant execute on routine sync.remove_source(text) to public;
-grant execute on routine sync.replay(text,text[],text[]) to public;
-grant execute on routine sync.repo_identity(text[]) to public;
-grant execute on routine sync.repo_proof(text) to public;
-grant execute on routine sync.report_revs(text[],text[],boolean[],text[]) to public;
-grant execute on routine sync.resync_repos(text[]) to public;
-grant execute on routine sync.rewind_source(text,bigint) to public;
-grant execute on routine sync.set_identity(text,text,text,text) to public;
-grant execute on routine sync.stop_source(integer,text) to public;
-grant execute on routine sync.track_collections(text[]) to public;
-grant execute on routine sync.track_repos(text[]) to public;
-grant execute on routine sync.tracked_collections() to public;
-grant execute on routine sync.tracked_repos(bigint,bigint) to public;
-grant execute on routine sync.untrack_collections(text[]) to public;
-grant execute on routine sync.untrack_repos(text[]) to public;
-grant execute on routine sync_priv.applied_ops(bigint) to public;
-grant execute on routine sync_priv.apply_diff() to public;
-grant execute on routine sync_priv.apply_ops(bigint) to public;
-grant execute on routine sync_priv.backoff(integer) to public;
-grant execute on routine sync_priv.base32_pair(integer) to public;
-grant execute on routine sync_priv.batch_end(sync.consumers,sync_priv.consumer_shards,integer,bigint) to public;
-grant execute on routine sync_priv.break_chains(bigint) to public;
-grant execute on routine sync_priv.caller() to public;
-grant execute on routine sync_priv.check_dids(text[]) to public;
-grant execute on routine sync_priv.check_patterns(text[]) to public;
-grant execute on routine sync_priv.cid_bytes(text) to public;
-grant execute on routine sync_priv.cid_text(bytea) to public;
-grant execute on routine sync_priv.clock() to public;
-grant execute on routine sync_priv.covered_collections(text[],text[]) to public;
-grant execute on routine sync_priv.covered_repos(text[]) to public;
-grant execute on routine sync_priv.covers_nsid(text[],text) to public;
-grant execute on routine sync_priv.feed_fetches(integer) to public;
-grant execute on routine sync_priv.fill_diff() to public;
-grant execute on routine sync_priv.finish_reconcile() to public;
-grant execute on routine sync_priv.fold_problems() to public;
-grant execute on routine sync_priv.guard_head() to public;
-grant execute on routine sync_priv.guard_repo() to public;
-grant execute on routine sync_priv.hold_events() to public;
-grant execute on routine sync_priv.is_at_rest(sync_priv.consumer_shards) to public;
-grant execute on routine sync_priv.is_outrun(sync_priv.consumer_shards) to public;
-grant execute on routine sync_priv.is_shown(bigint,integer) to public;
-grant execute on routine sync_priv.is_tracked_nsid(text) to public;
-grant execute on routine sync_priv.judge_stage(bigint[],bigint[],bytea[]) to public;
-grant execute on routine sync_priv.load_first() to public;
-grant execute on routine sync_priv.log_head() to public;
-grant execute on routine sync_priv.log_record_changes() to public;
-grant execute on routine sync_priv.log_repo_changes() to public;
-grant execute on routine sync_priv.log_steps(sync.consumers,sync_priv.consumer_shards,bigint,integer,bigint[],integer[]) to public;
-grant execute on routine sync_priv.make_partitions(bigint,bigint) to public;
-grant execute on routine sync_priv.mark_log() to public;
-grant execute on routine sync_priv.next_changes(sync.consumers,sync_priv.consumer_shards,integer) to public;
-grant execute on routine sync_priv.next_filter_generation() to public;
-grant execute on routine sync_priv.next_repos(bigint,integer,integer,bigint[],integer) to public;
-grant execute on routine sync_priv.number_changes() to public;
-grant execute on routine sync_priv.open_epoch() to public;
-grant execute on routine sync_priv.owe_everybody(sync.consumers,sync_priv.consumer_shards) to public;
-grant execute on routine sync_priv.owe_purges(sync.consumers,sync_priv.consumer_shards,bigint[],integer[]) to public;
-grant execute on routine sync_priv.own_consumer(text) to public;
-grant execute on routine sync_priv.partition_size() to public;
-grant execute on routine sync_priv.present_collections(bigint[]) to public;
-grant execute on routine sync_priv.purge_chunk() to public;
-grant execute on routine sync_priv.read_batch(sync.consumers,sync_priv.consumer_shards,integer) to public;
-grant execute on routine sync_priv.refuse_outrun(sync.consumers,sync_priv.consumer_shards) to public;
-grant execute on routine sync_priv.refuse_truncate() to public;
-grant execute on routine sync_priv.replayed_repos(sync.consumers,text[]) to public;
-grant execute on routine sync_priv.require_stage() to public;
-grant execute on routine sync_priv.snapshot_steps(sync.consumers,sync_priv.consumer_shards,bigint,bigint[],integer[]) to public;
-grant execute on routine sync_priv.walk_chain(bigint) to public;
-grant execute on routine sync_priv.walk_collection(bigint,integer,text,bigint,integer) to public;
-grant execute on routine sync_priv.walk_events(bigint[],boolean) to public;
-grant execute on routine sync_priv.walk_items(sync.consumers,sync_priv.consumer_shards,bigint,integer,bigint[]) to public;
-grant execute on routine sync_priv.walk_statuses(bigint) to public;
-grant execute on routine sync_priv.walk_steps(sync.consumers,sync_priv.consumer_shards,bigint,integer,bigint[],integer[]) to public;
+grant execute on routine sync.add_source(text,text) to sync_ingester;
+grant execute on routine sync.apply_events(integer,integer,bigint,bigint,bigint) to sync_ingester;
+grant execute on routine sync.claim_fetches(integer,integer) to sync_ingester;
+grant execute on routine sync.claim_identities(integer) to sync_ingester;
+grant execute on routine sync.claim_import(text) to sync_ingester;
+grant execute on routine sync.claim_lane(integer,integer) to sync_ingester;
+grant execute on routine sync.close_gap(integer,timestamp with time zone) to sync_ingester;
+grant execute on routine sync.create_consumer(text,text[],text[],text,integer) to sync_reader;
+grant execute on routine sync.diff_repos(bigint[],bigint[],bytea[]) to sync_ingester;
+grant execute on routine sync.drop_consumer(text) to sync_reader;
+grant execute on routine sync.enabled_sources() to sync_ingester;
+grant execute on routine sync.fail_fetch(bigint,bigint,bigint,text,text,timestamp with time zone) to sync_ingester;
+grant execute on routine sync.fail_identity(text,text) to sync_ingester;
+grant execute on routine sync.filter_generation() to sync_ingester;
+grant execute on routine sync.get_record(text) to sync_reader;
+grant execute on routine sync.intern_collections(text[]) to sync_ingester;
+grant execute on routine sync.list_heads(bigint,integer) to sync_ingester;
+grant execute on routine sync.list_records(text,text,integer) to sync_reader;
+grant execute on routine sync.maintain() to sync_ingester;
+grant execute on routine sync.note_gap(integer) to sync_ingester;
+grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[],bytea[]) to sync_ingester;
+grant execute on routine sync.open_gaps() to sync_ingester;
+grant execute on routine sync.open_stage() to sync_ingester;
+grant execute on routine sync.pause_source(text) to sync_ingester;
+grant execute on routine sync.read_changes(text,integer,integer) to sync_reader;
+grant execute on routine sync.reconcile_repos(bigint[],bigint[],bytea[]) to sync_ingester;
+grant execute on routine sync.recover_fetches() to sync_ingester;
+grant execute on routine sync.release_fetch(bigint,bigint,bigint) to sync_ingester;
+grant execute on routine sync.remove_source(text) to sync_ingester;
+grant execute on routine sync.replay(text,text[],text[]) to sync_reader;
+grant execute on routine sync.repo_identity(text[]) to sync_ingester;
+grant execute on routine sync.repo_proof(text) to sync_ingester;
+grant execute on routine sync.report_revs(text[],text[],boolean[],text[]) to sync_ingester;
+grant execute on routine sync.rewind_source(text,bigint) to sync_ingester;
+grant execute on routine sync.set_identity(text,text,text,text) to sync_ingester;
+grant execute on routine sync.stop_source(integer,text) to sync_ingester;
+grant execute on routine sync.tracked_collections() to sync_ingester;
+grant execute on routine sync.tracked_repos(bigint,bigint) to sync_ingester;
+grant execute on routine sync_priv.base32_pair(integer) to sync_ingester;
+grant execute on routine sync_priv.base32_pair(integer) to sync_reader;
+grant execute on routine sync_priv.base32_pair(integer) to sync_replicator;
+grant execute on routine sync_priv.cid_bytes(text) to sync_reader;
+grant execute on routine sync_priv.cid_text(bytea) to sync_ingester;
+grant execute on routine sync_priv.cid_text(bytea) to sync_reader;
+grant execute on routine sync_priv.cid_text(bytea) to sync_replicator;
+grant execute on routine sync_priv.clock() to sync_ingester;
+grant execute on routine sync_priv.clock() to sync_reader;
+grant usage on schema sync to sync_ingester;
+grant usage on schema sync to sync_reader;
+grant usage on schema sync to sync_replicator;
+grant usage on schema sync_stage to sync_ingester;
+grant select on sync.change_log to sync_reader;
+grant select on sync.changes to sync_replicator;
+grant select on sync.collections to sync_replicator;
+grant select on sync.consumer_status to sync_ingester;
+grant select on sync.consumer_status to sync_reader;
+grant select on sync.host_status to sync_ingester;
+grant select on sync.host_status to sync_reader;
+grant select on sync.problems to sync_ingester;
+grant select on sync.problems to sync_reader;
+grant select on sync.records to sync_reader;
+grant select on sync.repo_status to sync_ingester;
+grant select on sync.repo_status to sync_reader;
+grant select on sync.repos to sync_replicator;
+grant select on sync.source_status to sync_ingester;
+grant select on sync.source_status to sync_reader;
+grant select on sync.status to sync_ingester;
+grant select on sync.status to sync_reader;
+grant select on sync.stored_records to sync_replicator;
