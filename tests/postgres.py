@@ -28,6 +28,8 @@ FAST = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "autovacuum": "off",
+    # Off by default; with it on, a test sees that we refuse a two-phase commit ourselves.
+    "max_prepared_transactions": "5",
 }
 
 
