@@ -105,9 +105,13 @@ def _collect(
     leaves: list[Leaf] = []
     skipped: list[tuple[bytes, str]] = []
     builder = TreeBuilder()
+    last = b""
     for count, (key, cid) in enumerate(walk(root, read_node_block)):
         if count >= max_records:
             raise ExportError("too_many_records", f"more than {max_records}", rule="CA-14")
+        if key <= last:  # the builder takes the order for granted
+            raise ExportError("key_order", "keys do not ascend", rule="MS-04")
+        last = key
         builder.add_leaf(key, cid, layer=key_layer(key))
         path = split_path(key)
         if path is None:

@@ -22,7 +22,7 @@ _MAX_TEXT = 1_024
 Body = dict[str, Any]
 
 
-class BadMessage(MessageError):  # noqa: N818  # named for what it is, like its kin in errors.py
+class BadMessage(MessageError):
     """A message with a missing or malformed field; `seq` and `did` as far as they are known."""
 
     def __init__(self, reason: str, detail: str, body: Body, *, rule: str) -> None:
