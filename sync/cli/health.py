@@ -1,0 +1,289 @@
+"""The checks of `standpipe doctor`, each a question to the database and a judgement."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, LiteralString
+
+from sync.cli.context import Session
+from sync.cli.findings import Finding, fail, ok, warn
+from sync.config import Settings
+from sync.errors import SchemaError
+from sync.roles import ROLES
+from sync.schema import database_revision, require_current
+
+NEWEST_TESTED = 18
+# The change log's lock, taken while a commit is numbered.
+LOG_LOCK_CLASS, LOG_LOCK_KEY = 7261, 1
+LATE_CURSOR_S = 60.0
+LONG_TRANSACTION_S = 3600.0
+CLOCK_SKEW_S = 30.0
+LOW_DISK_BYTES, EMPTY_DISK_BYTES = 5 << 30, 512 << 20
+RETAINED_WAL_BYTES = 4 << 30
+
+_ROLES = """
+    select r.rolname as name, pg_has_role(session_user, r.oid, 'MEMBER') as is_member
+      from pg_catalog.pg_roles r where r.rolname = any (%s)
+"""
+_PARTITIONS = """
+    select s.last_value as last_id, sync_priv.partition_size() as size,
+           to_regclass('sync_priv.changes_' || (s.last_value + 1) / sync_priv.partition_size())
+             is not null as has_current,
+           to_regclass('sync_priv.changes_' ||
+                       (s.last_value + sync_priv.partition_size() / 4)
+                         / sync_priv.partition_size()) is not null as has_next
+      from sync_priv.change_ids s
+"""
+_LOG_LOCK = """
+    select a.pid, a.usename, a.application_name, a.state,
+           extract(epoch from clock_timestamp() - a.state_change)::float8 as seconds
+      from pg_catalog.pg_locks l
+      join pg_catalog.pg_stat_activity a using (pid)
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+       and l.classid = %s and l.objid = %s
+       and l.database = (select d.oid from pg_catalog.pg_database d
+                          where d.datname = current_database())
+"""
+_TRANSACTIONS = """
+    select a.pid, a.usename, a.application_name,
+           extract(epoch from clock_timestamp() - a.xact_start)::float8 as seconds
+      from pg_catalog.pg_stat_activity a
+     where a.datname = current_database() and a.backend_type = 'client backend'
+       and a.xact_start < clock_timestamp() - %s * interval '1 second'
+     order by a.xact_start limit 5
+"""
+_SLOTS = """
+    select s.slot_name,
+           coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::bigint as bytes
+      from pg_catalog.pg_replication_slots s where not s.active
+"""
+
+
+def check_schema(session: Session) -> Finding:
+    """Compare the schema with this version."""
+    try:
+        require_current(session)
+    except SchemaError as error:
+        return fail("schema", str(error), "")
+    return ok("schema", f"revision {database_revision(session)}")
+
+
+def check_server(session: Session) -> Iterator[Finding]:
+    """Look at what of the server's configuration matters."""
+    major = session.info.server_version // 10_000
+    if major > NEWEST_TESTED:
+        yield warn(
+            "version",
+            f"PostgreSQL {major} is newer than any this version was tested with.",
+            "Look for a newer Standpipe.",
+        )
+    level = _one(session, "select current_setting('wal_level') as level")["level"]
+    if level == "logical":
+        yield ok("wal_level", "logical")
+    else:
+        yield warn(
+            "wal_level",
+            f"wal_level is {level}: everything works but logical replication.",
+            "To replicate, set wal_level = logical and restart PostgreSQL.",
+        )
+    now = _one(session, "select extract(epoch from clock_timestamp())::float8 as now")["now"]
+    skew_s = abs(now - time.time())
+    if skew_s > CLOCK_SKEW_S:
+        yield warn(
+            "clock",
+            f"The clocks of this machine and of the database differ by {skew_s:,.0f} s.",
+            "Set both by NTP: commits that look like the future's are refused.",
+        )
+
+
+def check_roles(session: Session) -> Iterator[Finding]:
+    """See that the roles exist and that this login may work as them."""
+    found = {row["name"]: row["is_member"] for row in session.execute(_ROLES, [list(ROLES)])}
+    lacking = [role for role in ROLES if not found.get(role)]
+    user = session.info.user
+    if lacking:
+        yield fail(
+            "roles",
+            f"{user} is no member of {', '.join(lacking)}.",
+            "Run `standpipe upgrade` with a login that may create roles.",
+        )
+    elif _one(session, "select current_setting('is_superuser') as yes")["yes"] == "on":
+        yield warn(
+            "roles",
+            f"{user} is a superuser.",
+            "Give the service a login of its own: docs/how-to/own-postgresql.md.",
+        )
+    else:
+        yield ok("roles", f"{user} is a member of all four and no superuser")
+
+
+def check_partitions(session: Session) -> Iterator[Finding]:
+    """See that the log has room ahead."""
+    row = _one(session, _PARTITIONS)
+    if row["has_current"] and row["has_next"]:
+        yield ok("partitions", f"the log is at {row['last_id']:,} and has partitions ahead")
+    elif row["last_id"] == 0:
+        yield ok("partitions", "the log is empty")
+    else:
+        yield warn(
+            "partitions",
+            "The log's next partition is not made yet.",
+            "The service makes it: see that `standpipe run` is running.",
+        )
+
+
+def check_sources(session: Session) -> Iterator[Finding]:
+    """See that every source is read and its cursor moves."""
+    rows = session.execute("select * from sync.source_status order by source_id").fetchall()
+    if not rows:
+        yield warn("sources", "No source is known yet.", "Start `standpipe run`.")
+    for row in rows:
+        if row["error"]:
+            yield fail(
+                "sources",
+                f"{row['url']} is stopped: {row['error']}",
+                "Rewind it with sync.rewind_source(), then start it with sync.add_source().",
+            )
+        elif not row["is_enabled"]:
+            yield ok("sources", f"{row['url']} is paused")
+        elif row["lag_seconds"] is None or row["lag_seconds"] > LATE_CURSOR_S:
+            since = "never moved" if row["lag_seconds"] is None else _since(row["lag_seconds"])
+            yield warn(
+                "sources",
+                f"The cursor of {row['url']} last moved: {since}.",
+                "See that `standpipe run` is running, and what it logs.",
+            )
+        else:
+            yield ok("sources", f"{row['url']} at {row['seq']}, {_since(row['lag_seconds'])}")
+        if row["gap_since"] is not None:
+            yield warn(
+                "gaps",
+                f"{row['url']} lost events since {row['gap_since']:%Y-%m-%d %H:%M}.",
+                "The service compares every repo with its PDS and fetches what differs: wait.",
+            )
+
+
+def check_log_lock(session: Session) -> Iterator[Finding]:
+    """Find who holds the lock that every commit to the log needs."""
+    holders = session.execute(_LOG_LOCK, [LOG_LOCK_CLASS, LOG_LOCK_KEY]).fetchall()
+    idle = [row for row in holders if (row["state"] or "").startswith("idle")]
+    for row in idle:
+        yield fail(
+            "log lock",
+            f"Session {row['pid']} ({row['usename']}, {row['application_name'] or 'no name'}) "
+            f"holds the change log's lock and idles: {_since(row['seconds'])}. Nothing commits.",
+            f"End its transaction: select pg_terminate_backend({row['pid']}). The cause is "
+            "SET CONSTRAINTS ALL IMMEDIATE in a transaction that stays open.",
+        )
+    if not idle:
+        yield ok("log lock", "nobody holds it idle")
+
+
+def check_transactions(session: Session) -> Iterator[Finding]:
+    """Find what keeps old rows alive: long transactions, prepared ones, forgotten slots."""
+    quiet = True
+    for row in session.execute(_TRANSACTIONS, [LONG_TRANSACTION_S]).fetchall():
+        quiet = False
+        yield warn(
+            "transactions",
+            f"Session {row['pid']} ({row['usename']}, {row['application_name'] or 'no name'}) has "
+            f"had a transaction open: {_since(row['seconds'])}.",
+            "It keeps purges and VACUUM waiting: end it unless it is a dump.",
+        )
+    prepared = _one(session, "select count(*) as n from pg_catalog.pg_prepared_xacts")["n"]
+    if prepared:
+        quiet = False
+        yield warn(
+            "transactions",
+            f"{prepared} prepared transactions wait.",
+            "Commit or roll them back: see pg_prepared_xacts.",
+        )
+    for row in session.execute(_SLOTS).fetchall():
+        if row["bytes"] > RETAINED_WAL_BYTES:
+            quiet = False
+            yield warn(
+                "replication",
+                f"Nobody reads slot {row['slot_name']}; it keeps {_size(row['bytes'])} of WAL.",
+                "Start its reader, or drop it: select pg_drop_replication_slot(…).",
+            )
+    if quiet:
+        yield ok("transactions", "none is old")
+
+
+def check_backlog(session: Session) -> Iterator[Finding]:
+    """Count what waits."""
+    row = _one(session, "select * from sync.status")
+    waiting = row["pending"] + row["desynchronized"] + row["fetching"]
+    text = (
+        f"{row['repos']:,} repos: {row['synchronized']:,} synchronized, {waiting:,} waiting, "
+        f"{row['failed']:,} failed; {row['held_events']:,} held events, {row['purges']:,} purges"
+    )
+    if row["failed"]:
+        yield warn("backlog", text, "`standpipe status` says why; they are tried again.")
+    else:
+        yield ok("backlog", text)
+
+
+def check_consumers(session: Session) -> Iterator[Finding]:
+    """Find readers of the log that cannot go on."""
+    rows = session.execute("select * from sync.consumer_status order by name, shard").fetchall()
+    outrun = [row for row in rows if row["is_outrun"]]
+    for row in outrun:
+        yield warn(
+            "consumers",
+            f"The log no longer reaches back to consumer {row['name']}, shard {row['shard']}.",
+            f"Start it over: select sync.replay('{row['name']}').",
+        )
+    if not outrun:
+        lag = max((row["lag_rows"] for row in rows), default=0)
+        yield ok("consumers", f"{len(rows)}, at most {lag:,} changes behind")
+
+
+def check_disk(session: Session, settings: Settings) -> Finding:
+    """Look at the room that is left, where the database is on this machine."""
+    row = _one(session, "select pg_database_size(current_database()) as bytes")
+    used = f"the database has {_size(row['bytes'])}"
+    if settings.database_url is not None:
+        return ok("disk", f"{used}; how much room is left, only its machine knows")
+    free = shutil.disk_usage(settings.data_dir).free
+    text = f"{used}, {_size(free)} are free in {settings.data_dir}"
+    if free < EMPTY_DISK_BYTES:
+        return fail("disk", text, "Free some space: PostgreSQL stops when there is none.")
+    if free < LOW_DISK_BYTES:
+        return warn("disk", text, "Free some space, or move the folder to a larger disk.")
+    return ok("disk", text)
+
+
+CHECKS: dict[str, Callable[[Session], Iterator[Finding]]] = {
+    "server": check_server,
+    "roles": check_roles,
+    "partitions": check_partitions,
+    "sources": check_sources,
+    "log lock": check_log_lock,
+    "transactions": check_transactions,
+    "backlog": check_backlog,
+    "consumers": check_consumers,
+}
+
+
+def _one(session: Session, query: LiteralString) -> dict[str, Any]:
+    row = session.execute(query).fetchone()
+    assert row is not None
+    return row
+
+
+def _since(seconds: float) -> str:
+    """Write an age in the unit a person would choose."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit} ago"
+    return f"{seconds:,.0f} s ago"
+
+
+def _size(count_bytes: int) -> str:
+    size = float(count_bytes)
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:,.0f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"

@@ -1,0 +1,114 @@
+"""`standpipe query`: read-only SQL with the rights of an app that only reads."""
+
+import csv
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg.types.string import TextLoader
+
+from sync.cli.context import Session, database_command, json_option, open_session
+from sync.cli.output import print_json, print_table
+from sync.config import Settings
+from sync.database import first_line
+from sync.errors import DatabaseUnavailable, UsageError
+from sync.roles import READER
+
+# What JSON has a form for; everything else is shown as PostgreSQL writes it.
+_JSON_TYPES = frozenset(
+    ("bool", "int2", "int4", "int8", "oid", "float4", "float8", "json", "jsonb")
+)
+_CONNECTION_CLASSES = ("08", "57P")
+
+
+@click.command()
+@click.argument("sql")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a heading.")
+@database_command
+def query(settings: Settings, *, sql: str, as_json: bool, as_csv: bool) -> None:
+    """Run one read-only SQL statement and print its rows.
+
+    It runs as the role sync_reader: the views of the schema `sync`, no table, no writing. A
+    single - reads the statement from standard input.
+
+    Examples:
+      standpipe query "select collection, count(*) from sync.records group by 1 order by 2 desc"
+      standpipe query --json "select value->>'text' as text from sync.records limit 3"
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other.")
+    statement = sys.stdin.read() if sql == "-" else sql
+    if not statement.strip():
+        raise UsageError('There is no SQL: give a statement in quotes, as in "select 1".')
+    with open_session(settings, name="query", role=READER) as session:
+        columns, rows = _execute(session, statement, keeps_json=as_json)
+        if as_json:
+            for row in rows:
+                print_json(dict(zip(columns, map(_finite, row), strict=True)))
+        elif as_csv:
+            _print_csv(columns, rows)
+        elif columns:
+            print_table(columns, rows)
+
+
+def _execute(
+    session: Session, statement: str, *, keeps_json: bool
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Start a statement; its rows are fetched one by one, however many there are."""
+    cursor = session.cursor(row_factory=tuple_row)
+    for kind in session.adapters.types:
+        if not (keeps_json and kind.name in _JSON_TYPES):
+            cursor.adapters.register_loader(kind.oid, TextLoader)
+            cursor.adapters.register_loader(kind.array_oid, TextLoader)
+    session.execute("set default_transaction_read_only = on")
+    # Streaming uses the extended protocol, which takes one statement: nothing can end the
+    # read-only transaction and begin another.
+    rows = _guarded(cursor.stream(statement.encode()))
+    first = next(rows, None)
+    columns = [column.name for column in cursor.description or ()]
+    return columns, _chain(first, rows)
+
+
+def _guarded(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Turn the database's complaint about a statement into one sentence."""
+    try:
+        yield from rows
+    except psycopg.Error as error:
+        if error.sqlstate is None and "produce a result" in str(error):
+            return  # a statement without rows, such as SET
+        sqlstate = error.sqlstate or ""
+        text = first_line(error)
+        if sqlstate.startswith(_CONNECTION_CLASSES):
+            raise DatabaseUnavailable(f"The connection was lost: {text}.") from error
+        raise UsageError(_sentence(error, text)) from error
+
+
+def _sentence(error: psycopg.Error, text: str) -> str:
+    hint = error.diag.message_hint
+    place = error.diag.statement_position
+    where = f" (at character {place})" if place else ""
+    return f"PostgreSQL says: {text}{where}." + (f" {hint}" if hint else "")
+
+
+def _chain(
+    first: tuple[Any, ...] | None, rest: Iterator[tuple[Any, ...]]
+) -> Iterator[tuple[Any, ...]]:
+    if first is not None:
+        yield first
+        yield from rest
+
+
+def _finite(value: object) -> object:
+    """JSON knows no NaN and no infinity: write their names."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print_csv(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
