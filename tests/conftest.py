@@ -10,12 +10,16 @@
 A test works as the service's login, who is no superuser.
 """
 
+import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 from psycopg.rows import DictRow, dict_row
 
 from sync.database import IngestConnection, connect, connect_sync
@@ -23,6 +27,12 @@ from sync.roles import INGESTER
 from tests.postgres import TEMPLATE, Server, chosen_binaries, running_server
 
 Ingest = Callable[..., Awaitable[IngestConnection]]
+
+
+# The checkout may belong to another user; and a busy machine is no failure.
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"standpipe-hypothesis-{os.getuid()}")
+hypothesis.settings.register_profile("standpipe", deadline=None)
+hypothesis.settings.load_profile("standpipe")
 
 
 @pytest.fixture(scope="session")
