@@ -46,14 +46,15 @@ begin
     select * from sync_priv.snapshot_steps(p_consumer, p_shard, v_position, v_repos,
                                            v_collections);
   v_is_cut := p_consumer.shards > 1 and exists (
-    select from sync.changes c where c.repo_id is null and c.change_id = v_position);
+    select from sync.changes c
+     where c.repo_id is null and c.change_id = v_position and v_position > p_shard.position);
   if v_position = v_head and v_count < p_max_changes and not v_is_cut
      -- Our own changes have no number yet, so our own rows may be ahead of H.
      and not exists (select from sync_priv.log_markers m
                       where m.xid = pg_current_xact_id_if_assigned()) then
     return query
-      select * from sync_priv.walk_steps(p_consumer, p_shard, v_head, p_max_changes - v_count,
-                                         v_repos, v_collections);
+      select * from sync_priv.walk_steps(p_consumer, p_shard, v_position,
+                                         p_max_changes - v_count, v_repos, v_collections);
   else
     return query
       select 'place', v_position, null, p_shard.frontier, null::int, null, null, null::bytea,

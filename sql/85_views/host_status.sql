@@ -1,7 +1,8 @@
 -- Every PDS: whether it may be asked now, and how its repos stand.
 create or replace view sync.host_status with (security_barrier) as
 select h.url,
-       h.ready_at,
+       -- Drivers cannot read -infinity.
+       nullif(h.ready_at, '-infinity') as ready_at,
        h.ready_at <= sync_priv.clock() as is_ready,
        h.failures,
        h.last_error,
@@ -15,3 +16,4 @@ select h.url,
  group by h.host_id;
 comment on view sync.host_status is 'Every PDS with its budget, failures and repos.';
 comment on column sync.host_status.url is 'Empty for repos whose PDS is not known yet.';
+comment on column sync.host_status.ready_at is 'Null: no fetch had to wait yet.';

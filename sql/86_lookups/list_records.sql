@@ -20,7 +20,7 @@ create or replace function sync.list_records(
 as $$
 declare
   v_collection int := (select c.collection_id from sync.collections c where c.nsid = p_nsid);
-  v_part       text[] := regexp_match(p_before, '^(-?\d{1,18})\.(\d{1,18})\.([^/]{1,512})$');
+  v_part       text[] := regexp_match(p_before, '^(-?\d{1,18})\.(\d{1,18})\.([^/]+)$');
   v_before     timestamptz;
 begin
   if p_before is not null and v_part is null then

@@ -1,6 +1,6 @@
 -- What the service may do: stage, apply, and what it asks for in between. It holds no table and
 -- no function that decides what is tracked; sources it must add, since they are configured.
-grant usage on schema sync, sync_stage to sync_ingester;
+grant usage on schema sync, sync_priv, sync_stage to sync_ingester;
 
 do $$
 declare

@@ -1,6 +1,7 @@
 -- What an app may do: read the views, keep consumers of its own. It holds no table, sees no
--- hidden record and cannot write what we store.
-grant usage on schema sync to sync_reader;
+-- hidden record and cannot write what we store. Usage of sync_priv opens the few functions below,
+-- nothing else there.
+grant usage on schema sync, sync_priv to sync_reader;
 grant select on sync.records, sync.change_log, sync.problems, sync.status, sync.repo_status,
   sync.host_status, sync.source_status, sync.consumer_status to sync_reader;
 grant execute on function
