@@ -2,7 +2,8 @@
 --
 -- LIKE, then ATTACH: `partition of` would lock the whole log against its readers.
 --
--- Called by: sync.maintain() ahead of time; sync_priv.number_changes() in case it was not.
+-- Called by: sync.maintain() ahead of time; sync_priv.number_changes() in case it was not; both
+-- under the log's lock.
 create or replace function sync_priv.make_partitions(p_from bigint, p_to bigint)
   returns void
   language plpgsql

@@ -4,6 +4,8 @@
 -- app's own deferred constraints (which may wait for other rows) run before the log's lock is
 -- taken, not under it. The second takes the lock, numbers, moves the rows and notifies; the lock
 -- goes when the commit is visible, so whoever sees change n sees every change before it.
+-- A statement that appended no row, or whose rows were rolled back, leaves a marker all the same:
+-- such a transaction takes no lock and wakes nobody.
 -- The NOTIFY also makes PostgreSQL refuse PREPARE TRANSACTION, which would keep the lock.
 --
 -- Called by: a deferred constraint trigger on sync_priv.log_markers.
@@ -18,6 +20,10 @@ declare
   v_last  bigint;
   v_count bigint;
 begin
+  if not exists (select from sync_priv.pending_changes p where p.xid = new.xid) then
+    delete from sync_priv.log_markers m where m.xid = new.xid;
+    return null;
+  end if;
   if new.round = 1 then
     update sync_priv.log_markers m set round = 2 where m.xid = new.xid;
     return null;

@@ -4,7 +4,7 @@
 -- outside may have seen them. The epoch in every position tells the two histories apart, and
 -- ids start in a fresh partition, so that none is used twice.
 --
--- Called by: sync_priv.number_changes(), sync.maintain(), under the log's lock.
+-- Called by: sync_priv.number_changes(), under the log's lock.
 create or replace function sync_priv.open_epoch()
   returns void
   language plpgsql

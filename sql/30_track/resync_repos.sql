@@ -3,7 +3,7 @@
 -- Idempotent: a repo that waits for a fetch already is only moved to the front.
 --
 -- Called by: operators and apps.
--- Locks: the repos' rows, in repo_id order.
+-- Locks: the repos' rows, in repo_id order; their hosts, skip locked.
 -- Raises: SY001 when a did is not tracked.
 create or replace function sync.resync_repos(p_dids text[])
   returns bigint
@@ -30,8 +30,11 @@ begin
    where r.did = any (p_dids) and r.sync_state <> 'fetching';
   get diagnostics v_count = row_count;
   update sync.hosts h set ready_at = '-infinity'
-   where h.host_id in (select r.host_id from sync.repos r where r.did = any (p_dids))
-     and h.ready_at > sync_priv.clock();
+   where h.host_id in (select l.host_id from sync.hosts l
+                        where l.host_id in (select r.host_id from sync.repos r
+                                             where r.did = any (p_dids))
+                          and l.ready_at > sync_priv.clock()
+                          for no key update skip locked);
   perform pg_notify('sync_work', '');
   return v_count;
 end

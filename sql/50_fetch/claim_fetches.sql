@@ -13,15 +13,18 @@ create or replace function sync.claim_fetches(p_limit int, p_per_host int)
   set search_path = ''
 as $$
 declare
-  v_ids bigint[];
+  v_reached bigint;
+  v_ids     bigint[];
 begin
   perform sync_priv.feed_fetches(p_per_host);
+  v_reached := sync_priv.reached_generation();
   v_ids := array(
     select q.repo_id
       from sync.fetch_queue q
       join sync.hosts h using (host_id)
       join sync.repos r on r.repo_id = q.repo_id
-     where h.ready_at <= sync_priv.clock()
+     where h.ready_at <= sync_priv.clock() and r.filter_generation <= v_reached
+       and not exists (select from sync_priv.purges p where p.repo_id = r.repo_id)
      order by q.queued_at, q.repo_id
      limit p_limit
        for update of q, r skip locked);

@@ -1,5 +1,6 @@
 -- Claim one repo for an import from a file. A repo that nobody tracks becomes one that only
--- imports bring: it is stored and shown, not fetched and not read from the stream.
+-- imports bring: it is stored and shown, not fetched and not read from the stream. Like a fetch
+-- it waits until none of the rows on their way out is left (see sync.maintain()).
 --
 -- Called by: `standpipe import`.
 -- Locks: the repo's row.
@@ -14,6 +15,13 @@ declare
   v_generation bigint;
 begin
   perform sync_priv.check_dids(array[p_did]);
+  if exists (select from sync_priv.purges p
+               left join sync.repos r using (repo_id)
+               left join sync.collections c using (collection_id)
+              where r.did = p_did
+                 or (p.repo_id is null and sync_priv.is_tracked_nsid(c.nsid))) then
+    return;
+  end if;
   if not exists (select from sync.repos r where r.did = p_did and r.tracked_by is not null) then
     v_generation := sync_priv.next_filter_generation();
     if not exists (select from sync.filters f where f.kind = 'collection') then
@@ -42,4 +50,5 @@ begin
 end
 $$;
 comment on function sync.claim_import(text) is
-  'Claim a repo for sync.reconcile_repos() from a file; no row while a fetch of it runs. Raises SY002.';
+  'Claim a repo for sync.reconcile_repos() from a file; no row while a fetch of it
+runs or a purge it has to wait for. Raises SY002.';

@@ -5,7 +5,7 @@
 -- dropped, account and identity events count. A claim that is over changes nothing.
 --
 -- Called by: fetchers.
--- Locks: the repo's row.
+-- Locks: the repo's row; the host's, skip locked: who holds it brings news of its own.
 create or replace function sync.fail_fetch(
     p_repo_id bigint, p_generation bigint, p_fetch_token bigint, p_error text,
     p_account_status text default null, p_host_ready_at timestamptz default null)
@@ -35,7 +35,8 @@ begin
                                least(p_host_ready_at, sync_priv.clock() + interval '1 hour')),
            failures = h.failures + 1, last_error = left(p_error, 500),
            updated_at = sync_priv.clock()
-     where h.host_id = v_host_id;
+     where h.host_id in (select l.host_id from sync.hosts l where l.host_id = v_host_id
+                           for no key update skip locked);
   end if;
   perform sync_priv.walk_events(array[p_repo_id], false);
   return true;

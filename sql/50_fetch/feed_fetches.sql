@@ -1,10 +1,8 @@
 -- Top up the fetch queue from the backlog, host by host.
 --
--- A repo is fetched only when nothing can slip between the export and the stream: every source
--- that is read has a durable cursor, and every lane works with a filter that knows the repo
--- (BF-01). Nor is one fetched while rows of it, or of a collection it would bring, are on their
--- way out. The queue never holds more than each host's share, so it stays small, and so do its
--- dead rows.
+-- A repo is fetched only when every lane knows it, sync_priv.reached_generation(), and none of its
+-- rows is on its way out. The queue never holds more than each host's share, so it stays small,
+-- and so do its dead rows.
 --
 -- Called by: sync.claim_fetches(). One feeder at a time; the others do without.
 create or replace function sync_priv.feed_fetches(p_per_host int)
@@ -13,20 +11,9 @@ create or replace function sync_priv.feed_fetches(p_per_host int)
   set search_path = ''
 as $$
 declare
-  v_reached bigint;
+  v_reached bigint := sync_priv.reached_generation();
 begin
   if not pg_try_advisory_xact_lock(7261, 2) then
-    return;
-  end if;
-  select coalesce(min(case when c.seq is null then -1 else c.filter_generation end),
-                  9223372036854775807)
-    into v_reached
-    from sync.sources s
-    left join sync.cursors c using (source_id)
-   where s.is_enabled;
-  if exists (select from sync_priv.purges p
-              join sync.collections c using (collection_id)
-             where p.repo_id is null and sync_priv.is_tracked_nsid(c.nsid)) then
     return;
   end if;
   insert into sync.fetch_queue (repo_id, host_id, queued_at)

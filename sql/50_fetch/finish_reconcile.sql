@@ -1,6 +1,8 @@
 -- Move the heads, walk what was held, and decide in which state each repo ends.
 --
 -- Called by: sync.reconcile_repos().
+-- Locks: the heads; the hosts that failed before, skip locked: an app that idles on one must not
+-- stop its fetchers.
 create or replace function sync_priv.finish_reconcile()
   returns void
   language plpgsql
@@ -39,9 +41,15 @@ begin
    where s.outcome not in ('busy', 'superseded') and r.repo_id = s.repo_id;
   update sync.hosts h
      set failures = 0, last_error = null
-    from sync.repos r
-    join pg_temp.stage_repos s using (repo_id)
-   where s.outcome = 'ok' and h.host_id = r.host_id and h.failures > 0;
+   where h.host_id in (
+           select l.host_id
+             from sync.hosts l
+            where l.failures > 0
+              and l.host_id in (select r.host_id
+                                  from sync.repos r
+                                  join pg_temp.stage_repos s using (repo_id)
+                                 where s.outcome = 'ok')
+              for no key update skip locked);
 end
 $$;
 comment on function sync_priv.finish_reconcile() is

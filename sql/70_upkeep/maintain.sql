@@ -1,6 +1,10 @@
 -- One bounded step of upkeep: partitions ahead of need, counters folded, a chunk of a purge.
 --
--- Called by: the service, again at once while it returns true.
+-- A partition is made under the log's lock, else a writer that needs the same one right now would
+-- fail at its COMMIT; and as a step of its own, so that writers wait for nothing but that.
+--
+-- Called by: the service, in a transaction of its own, again at once while it returns true.
+-- Locks: advisory (7261, 3), skipped when taken; (7261, 1) to make a partition.
 create or replace function sync.maintain()
   returns boolean
   language plpgsql
@@ -8,15 +12,22 @@ create or replace function sync.maintain()
   set search_path = ''
 as $$
 declare
-  v_last bigint;
+  v_size  bigint := sync_priv.partition_size();
+  v_last  bigint;
+  v_ahead bigint;
 begin
-  if pg_try_advisory_xact_lock(7261, 3) then
-    select s.last_value into v_last from sync_priv.change_ids s;
-    perform sync_priv.make_partitions(v_last, v_last + sync_priv.partition_size() / 2);
-    perform sync_priv.fold_problems();
-    return sync_priv.purge_chunk();
+  if not pg_try_advisory_xact_lock(7261, 3) then
+    return false;
   end if;
-  return false;
+  select s.last_value, s.last_value + v_size / 2 into v_last, v_ahead from sync_priv.change_ids s;
+  if to_regclass('sync_priv.changes_' || v_last / v_size) is null
+     or to_regclass('sync_priv.changes_' || v_ahead / v_size) is null then
+    perform pg_advisory_xact_lock(7261, 1);
+    perform sync_priv.make_partitions(v_last, v_ahead);
+    return true;
+  end if;
+  perform sync_priv.fold_problems();
+  return sync_priv.purge_chunk();
 end
 $$;
 comment on function sync.maintain() is

@@ -54,6 +54,10 @@ begin
        set repo_after = v_repos[cardinality(v_repos)]
      where p.purge_id = v_purge.purge_id;
   else
+    -- A lane that had read the old filters may have held events for a repo that is not ours now.
+    delete from sync_priv.held_events e
+     using sync.repos r
+     where e.repo_id = v_purge.repo_id and r.repo_id = e.repo_id and r.tracked_by is null;
     delete from sync_priv.purges p where p.purge_id = v_purge.purge_id;
     perform pg_notify('sync_work', '');
   end if;

@@ -13,11 +13,17 @@ create or replace function sync.report_revs(
 as $$
 declare
   v_locked bigint[];
+  v_behind bigint;
   v_count  bigint;
 begin
   v_locked := array(select r.repo_id from sync.repos r
                      where r.did = any (p_dids) and r.tracked_by = 'did'
                      order by r.repo_id for no key update skip locked);
+  select count(*) into v_behind
+    from sync.repos r
+    join unnest(p_dids, p_are_active) as u (did, is_active) using (did)
+   where r.repo_id = any (v_locked) and r.sync_state = 'synchronized'
+     and u.is_active and not r.is_active;
   update sync.repos r
      set is_active = u.is_active,
          account_status = case when u.is_active then null else u.status end,
@@ -33,6 +39,7 @@ begin
    where r.repo_id = any (v_locked) and r.did = u.did and h.repo_id = r.repo_id
      and r.sync_state = 'synchronized' and r.is_active and u.rev collate "C" > h.rev;
   get diagnostics v_count = row_count;
+  v_count := v_count + v_behind;
   if v_count > 0 then
     perform pg_notify('sync_work', '');
   end if;

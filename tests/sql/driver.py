@@ -157,6 +157,36 @@ class Driver:
                 return Claim(*(row[name] for name in names))
         raise AssertionError(f"repo {number} was not there to claim")
 
+    def claim_directly(self, number: int) -> Claim:
+        """Put one repo into `fetching`, whatever it or its host waits for."""
+        which = "where did = %s"
+        leave = "update sync.repos set sync_state = 'desynchronized' " + which
+        self.conn.execute(leave + " and sync_state = 'synchronized'", [did(number)])
+        row = self.row(
+            "update sync.repos r set sync_state = 'fetching', fetch_token = 1 "
+            + which
+            + " returning r.repo_id, r.generation, r.fetch_token,"
+            " exists (select from sync.stored_records s where s.repo_id = r.repo_id) as has_records",
+            did(number),
+        )
+        return Claim(**row)
+
+    def import_unsigned(
+        self, claimed: Mapping[str, Any], records: Mapping[Key | str, str], *, at: int, data: object
+    ) -> DictRow:
+        """Reconcile a repo from a file whose signature nobody checked."""
+        claim = Claim(**claimed)
+        keys = {(POST, k) if isinstance(k, str) else k: text for k, text in records.items()}
+        with self.conn.transaction():
+            self.stage_export(claim, keys, at=at, data=data)
+            self.conn.execute("update pg_temp.stage_repos set trust = 'unsigned'")
+            return self.row(
+                "select * from sync.reconcile_repos(%s, %s, %s)",
+                [claim.repo_id],
+                [len(keys)],
+                [cid(data)],
+            )
+
     def reconcile(
         self,
         claim: Claim,
@@ -207,6 +237,16 @@ class Driver:
         outcome = self.reconcile(self.claim(number), records, at=at, data=data)
         assert outcome["outcome"] == "synchronized"
 
+    def locate(self, *numbers: int, pds: str = "https://pds.test") -> None:
+        """Say that the repos' DIDs resolved to a PDS."""
+        for number in numbers:
+            self.value("select sync.set_identity(%s, 'a.test', %s, 'did:key:z1')", did(number), pds)
+
+    def maintain(self) -> None:
+        """Do the upkeep that is due."""
+        while self.value("select sync.maintain()"):
+            pass
+
     def texts(self, number: int) -> dict[str, str]:
         """Return rkey → text of the visible posts of a repo."""
         found = self.rows(
@@ -230,6 +270,16 @@ class Driver:
             after,
         )
         return [(row["kind"], row["rkey"], row["text"]) for row in found]
+
+    def shape(self, after: int = 0) -> list[tuple[object, ...]]:
+        """Return (kind, did, collection) of every change with a higher id, in order."""
+        found = self.rows(
+            "select g.kind, r.did, c.nsid from sync.changes g left join sync.repos r using (repo_id)"
+            " left join sync.collections c using (collection_id)"
+            " where g.change_id > %s order by g.change_id",
+            after,
+        )
+        return [(row["kind"], row["did"], row["nsid"]) for row in found]
 
     def position(self) -> int:
         """Return the highest change id."""

@@ -1,0 +1,127 @@
+"""sync.untrack_collections(): what no other pattern covers is purged."""
+
+import pytest
+
+from tests.sql.driver import LIKE, POST, Driver, did
+from tests.sql.waiting import impatient
+
+
+@pytest.fixture
+def service(session):
+    service = Driver(session())
+    service.conn.execute("select sync.track_collections(%s)", [[POST, LIKE]])
+    for number in (1, 2):
+        service.load(number, {"a": "x", (LIKE, "l"): "like"}, at=10, data="t10")
+    return service
+
+
+def untrack(service: Driver, *patterns: str) -> int:
+    return service.value("select sync.untrack_collections(%s)", list(patterns))
+
+
+def stored(service: Driver, nsid: str) -> int:
+    return service.value(
+        "select count(*) from sync.stored_records join sync.collections using (collection_id)"
+        " where nsid = %s",
+        nsid,
+    )
+
+
+def shown(service: Driver, nsid: str) -> int:
+    return service.value("select count(*) from sync.records where collection = %s", nsid)
+
+
+def test_records_are_hidden_at_once_and_readers_get_one_purge_for_everybody(service):
+    start = service.position()
+    assert untrack(service, LIKE) == 1
+    assert (stored(service, LIKE), shown(service, LIKE)) == (2, 0)
+    assert shown(service, POST) == 2
+    assert service.shape(start) == [("purge", None, LIKE)]
+    assert service.state(1) == "synchronized"
+
+
+def test_upkeep_deletes_what_is_hidden_without_another_word(service):
+    untrack(service, LIKE)
+    start = service.position()
+    service.maintain()
+    assert (stored(service, LIKE), stored(service, POST)) == (0, 2)
+    assert service.value("select count(*) from sync_priv.purges") == 0
+    assert service.shape(start) == []
+
+
+def test_what_another_pattern_covers_stays(service):
+    service.conn.execute("select sync.track_collections(%s)", [["app.bsky.feed.*"]])
+    start = service.position()
+    assert untrack(service, LIKE) == 1
+    assert service.shape(start) == []
+    assert service.value("select count(*) from sync_priv.purges") == 0
+
+
+def test_a_wildcard_takes_all_it_covered(service):
+    service.conn.execute("select sync.track_collections(%s)", [["app.bsky.feed.*"]])
+    untrack(service, LIKE, POST)
+    start = service.position()
+    assert untrack(service, "app.bsky.feed.*") == 1
+    assert sorted(service.shape(start)) == [("purge", None, LIKE), ("purge", None, POST)]
+
+
+def test_a_pattern_that_is_not_tracked_changes_nothing(service):
+    start = service.position()
+    assert untrack(service, "app.test.thing") == 0
+    assert untrack(service, LIKE) == 1
+    assert untrack(service, LIKE) == 0
+    assert service.shape(start) == [("purge", None, LIKE)]
+
+
+def test_deleting_waits_for_transactions_that_may_still_write_what_goes(service, session):
+    older = session(autocommit=False)
+    older.execute("select pg_current_xact_id()")
+    untrack(service, LIKE)
+    impatient(service.conn)
+    service.maintain()
+    assert (stored(service, LIKE), shown(service, LIKE)) == (2, 0)
+    older.commit()
+    service.maintain()
+    assert stored(service, LIKE) == 0
+
+
+def test_tracked_again_it_is_fetched_only_when_nothing_of_it_is_left(service, session):
+    service.locate(1, 2)
+    older = session(autocommit=False)
+    older.execute("select pg_current_xact_id()")
+    untrack(service, LIKE)
+    service.maintain()
+    service.conn.execute("select sync.track_collections(%s)", [[LIKE]])
+    service.apply()
+    assert service.rows("select * from sync.claim_fetches(10, 10)") == []
+    assert shown(service, LIKE) == 0
+    older.commit()
+    service.maintain()
+    start = service.position()
+    outcome = service.reconcile(
+        service.claim(1), {"a": "x", (LIKE, "l"): "like"}, at=10, data="t10"
+    )
+    assert outcome["created"] == 1
+    assert service.shape(start) == [("snapshot", did(1), LIKE)]
+
+
+def test_a_purge_goes_through_many_repos_page_by_page(service):
+    service.conn.execute(
+        "insert into sync.repos (did, filter_generation, next_fetch_at, created_at, updated_at)"
+        " select 'did:web:r' || n || '.test', 0, now(), now(), now()"
+        " from generate_series(1, 2500) n"
+    )
+    service.conn.execute(
+        "insert into sync.stored_records (repo_id, collection_id, rkey, cid, rev)"
+        " select r.repo_id, c.collection_id, 'l', s.cid, s.rev"
+        " from sync.repos r, sync.collections c, sync.stored_records s"
+        " where r.did like 'did:web:%%' and c.nsid = %s and s.repo_id = 1 and s.rkey = 'l'",
+        [LIKE],
+    )
+    untrack(service, LIKE)
+    steps = 0
+    while service.value("select sync.maintain()"):
+        steps += 1
+        assert shown(service, LIKE) == 0
+    assert steps >= 3
+    assert (stored(service, LIKE), stored(service, POST)) == (0, 2)
