@@ -300,7 +300,9 @@ def _parse_all(values: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
         try:
             parsed[item.name] = item.metadata["parse"](text)
         except ValueError as error:
-            reason = str(error) if str(error).startswith("expected") else "expected a number"
+            numeric = item.metadata["parse"] in {_count, _seconds, _size}
+            fallback = "expected a number" if numeric else "expected a valid URL"
+            reason = str(error) if str(error).startswith("expected") else fallback
             shown = "" if item.name == "database_url" else f" ({text!r})"
             raise ConfigurationError(f"{origin} cannot be used{shown}: {reason}.") from error
     return parsed

@@ -131,7 +131,7 @@ def place(url: str) -> str:
     try:
         parts = conninfo_to_dict(url)
     except psycopg.Error:
-        return urlsplit(url).hostname or "the given URL"
+        return "the given URL"
     host = parts.get("host") or "the local socket"
     port = f":{parts['port']}" if parts.get("port") else ""
     return f"{host}{port}/{parts.get('dbname') or parts.get('user') or ''}"
@@ -144,7 +144,7 @@ def _refuse(url: str, error: Exception, *, role: str | None) -> NoReturn:
     reason = first_line(error)
     if sqlstate is None and isinstance(error, psycopg.Error):
         # libpq reports a failed startup as text only.
-        sqlstate = _sqlstate_in(reason, str(error))
+        sqlstate = _sqlstate_in(str(error), role=role)
     if role is not None and sqlstate in {_NO_SUCH_ROLE, _MAY_NOT_BECOME}:
         raise SchemaError(
             f"The database at {where} does not let this login work as {role}: "
@@ -165,13 +165,12 @@ def _refuse(url: str, error: Exception, *, role: str | None) -> NoReturn:
     ) from error
 
 
-def _sqlstate_in(*texts: str) -> str | None:
+def _sqlstate_in(text: str, *, role: str | None) -> str | None:
     """Guess the SQLSTATE of a failed libpq startup from its English text."""
-    text = "\n".join(texts)
+    if role is not None and f'role "{role}"' in text:
+        return _NO_SUCH_ROLE  # missing, or not ours to become; otherwise it is the login's name
     if "authentication failed" in text or "no pg_hba.conf entry" in text:
         return "28P01"
-    if 'invalid value for parameter "role"' in text or "permission denied to set role" in text:
-        return _NO_SUCH_ROLE
     if 'database "' in text and "does not exist" in text:
         return _NO_SUCH_DATABASE
     return "28000" if 'role "' in text and "does not exist" in text else None

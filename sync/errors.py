@@ -8,7 +8,12 @@
     ├── BadInput                   5   a file or an upstream document cannot be used
     ├── UpstreamUnavailable        6   a relay, PDS or PLC directory does not answer
     ├── DatabaseRefusal            7   one of our SQL functions said no; carries its SQLSTATE
-    │   └── ConsumerOutrun             the change log no longer reaches back to the reader (SY301)
+    │   ├── NotTracked                 a did is not tracked, or not known (SY001)
+    │   ├── BadArgument            2   an argument of a function is malformed (SY002)
+    │   ├── LaneLost                   another process took the lane over (SY101)
+    │   ├── ConsumerOutrun             the change log no longer reaches back to the reader (SY301)
+    │   ├── NoSuchConsumer             there is none of that name that is the caller's (SY302)
+    │   └── ConsumerExists             the name is taken (SY304)
     └── ProtocolError              5   bytes that break a rule of the protocol
         ├── FramingError           the connection must be dropped (FA-01)
         ├── MessageError           the message is dropped and counted, state stays (FA-02)
@@ -74,12 +79,41 @@ class DatabaseRefusal(StandpipeError):
         super().__init__(message)
 
 
+class NotTracked(DatabaseRefusal):
+    """A did is not tracked, or not known at all."""
+
+
+class BadArgument(DatabaseRefusal):
+    """An argument of a SQL function is malformed."""
+
+    exit_code = 2
+
+
+class LaneLost(DatabaseRefusal):
+    """Another process took the lane over."""
+
+
 class ConsumerOutrun(DatabaseRefusal):
     """The change log no longer reaches back to where this reader stands."""
 
 
+class NoSuchConsumer(DatabaseRefusal):
+    """There is no consumer of that name, or it is somebody else's."""
+
+
+class ConsumerExists(DatabaseRefusal):
+    """A consumer of that name exists already."""
+
+
 # The refusals a caller can act on, by SQLSTATE; any other SY… is a plain DatabaseRefusal.
-REFUSALS: dict[str, type[DatabaseRefusal]] = {"SY301": ConsumerOutrun}
+REFUSALS: dict[str, type[DatabaseRefusal]] = {
+    "SY001": NotTracked,
+    "SY002": BadArgument,
+    "SY101": LaneLost,
+    "SY301": ConsumerOutrun,
+    "SY302": NoSuchConsumer,
+    "SY304": ConsumerExists,
+}
 
 
 class ProtocolError(StandpipeError):

@@ -74,6 +74,8 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
         ("LOG_FORMAT", "xml"),
         ("RELAY_KIND", "cable"),
         ("RELAY_URL", "bsky.network"),
+        ("RELAY_URL", "https://[broken"),
+        ("DATABASE_URL", "postgresql://user@[broken/app"),
         ("DATABASE_URL", "mysql://user:pass@host/db"),
         ("ALLOW_PRIVATE_HOSTS", "perhaps"),
         ("HANDLE_BASE_URLS", "localhost:1"),
