@@ -54,7 +54,8 @@ def upgrade(url: str, *, restored: bool = False) -> str:
             _refuse_newer(database_revision(session))
             _migrate(connection, session)
             reload_sql(session)
-            _finish(session, restored=restored)
+            if restored:
+                session.execute("select sync_priv.declare_restored()")
     except DBAPIError as error:
         raise SchemaError(f"A migration failed: {first_line(error.orig or error)}") from error
     except psycopg.Error as error:
@@ -211,14 +212,6 @@ def _migrate(connection: Connection, session: Session) -> None:
         command.upgrade(config, "head")
     finally:
         session.row_factory = dict_row
-
-
-def _finish(session: Session, *, restored: bool) -> None:
-    """Let the database notice that it was restored, where a SQL file defines how."""
-    hook = "sync_priv.finish_upgrade(boolean)"
-    found = session.execute("select to_regprocedure(%s) as oid", [hook]).fetchone()
-    if found is not None and found["oid"] is not None:
-        session.execute("select sync_priv.finish_upgrade(%s)", [restored])
 
 
 def _for_alembic(session: Session) -> psycopg.Connection[TupleRow]:

@@ -604,6 +604,8 @@ create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
   language sql stable set search_path="";
 create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns boolean
   language sql immutable;
+create function sync_priv.declare_restored() returns void
+  language plpgsql volatile set search_path="";
 create function sync_priv.feed_fetches(p_per_host integer) returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.fill_diff() returns void
@@ -635,7 +637,7 @@ create function sync_priv.load_first() returns void
 create function sync_priv.lock_repos(p_dids text[]) returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.log_head() returns bigint
-  language sql stable set search_path="";
+  language plpgsql stable set search_path="";
 create function sync_priv.log_record_changes() returns trigger
   language plpgsql volatile security definer set search_path="";
 create function sync_priv.log_repo_changes() returns trigger
@@ -668,8 +670,10 @@ create function sync_priv.present_collections(p_repo_ids bigint[]) returns TABLE
   language sql stable set search_path="";
 create function sync_priv.purge_chunk() returns boolean
   language plpgsql volatile set search_path="";
+create function sync_priv.reached_generation() returns bigint
+  language sql stable set search_path="";
 create function sync_priv.read_batch(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
-  language sql volatile set search_path="";
+  language plpgsql volatile set search_path="";
 create function sync_priv.refuse_outrun(p_consumer sync.consumers, p_shard sync_priv.consumer_shards) returns void
   language plpgsql stable set search_path="";
 create function sync_priv.refuse_truncate() returns trigger
@@ -679,7 +683,7 @@ create function sync_priv.replayed_repos(p_consumer sync.consumers, p_dids text[
 create function sync_priv.require_stage() returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
-  language sql stable set search_path="";
+  language plpgsql stable set search_path="";
 create function sync_priv.walk_chain(p_run bigint) returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.walk_collection(p_repo_id bigint, p_collection_id integer, p_after_rkey text, p_head bigint, p_room integer) returns SETOF sync_priv.batch_step
@@ -745,6 +749,9 @@ grant execute on routine sync_priv.clock() to sync_reader;
 grant usage on schema sync to sync_ingester;
 grant usage on schema sync to sync_reader;
 grant usage on schema sync to sync_replicator;
+grant usage on schema sync_priv to sync_ingester;
+grant usage on schema sync_priv to sync_reader;
+grant usage on schema sync_priv to sync_replicator;
 grant usage on schema sync_stage to sync_ingester;
 grant select on sync.change_log to sync_reader;
 grant select on sync.changes to sync_replicator;

@@ -46,6 +46,21 @@ def test_a_second_upgrade_changes_nothing(clone: str) -> None:
         assert routines(conn) == before
 
 
+def test_a_declared_copy_opens_a_new_log_epoch_and_never_reuses_an_id(clone: str) -> None:
+    query = "select log_epoch, last_value from sync_priv.log_state, sync_priv.change_ids"
+    with session_to(clone) as conn:
+        upgrade(clone)  # a database that was copied from a template has noticed it by itself
+        conn.execute("select sync_priv.open_epoch()")
+        before = conn.execute(query).fetchone()
+        conn.commit()
+        upgrade(clone, restored=True)
+        after = conn.execute(query).fetchone()
+    assert before is not None
+    assert after is not None
+    assert after["log_epoch"] == before["log_epoch"] + 1
+    assert after["last_value"] > before["last_value"]
+
+
 def test_everything_belongs_to_the_owner_role(clone: str) -> None:
     with session_to(clone) as conn:
         found = conn.execute(
