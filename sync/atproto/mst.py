@@ -1,6 +1,6 @@
 """The Merkle search tree of a repo: its layers, building it and walking it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 
 from sync.atproto.cid import cid_for
@@ -65,6 +65,12 @@ class TreeBuilder:
             return root
         return self._store([], [], [None])
 
+    def finish_below(self, layer: int) -> bytes | None:
+        """Close the tree as a child for a node in `layer`, with bare nodes up to there."""
+        while len(self._keys) < layer:
+            self._add_layer()
+        return self._close_below(layer)
+
     def _add_layer(self) -> None:
         self._keys.append([])
         self._values.append([])
@@ -105,24 +111,37 @@ def build(leaves: Mapping[bytes, bytes]) -> tuple[bytes, dict[bytes, bytes]]:
 
 
 def check_node(node: Node, *, layer: int | None, low: bytes | None, high: bytes | None) -> int:
-    """Check a node's place in the tree and return its layer; a root comes without a layer.
+    """Check a node's place in the tree and its keys' layers, and return its layer.
 
-    `low` and `high` are the keys beside the link that led here; None where there is none.
+    A root comes without a layer. `low` and `high` are the keys beside the link that led here,
+    None where there is none.
     """
+    layer = check_place(node, layer=layer, low=low, high=high)
+    check_layers(node.keys, layer)
+    return layer
+
+
+def check_layers(keys: Iterable[bytes], layer: int) -> None:
+    """Check that keys live in the layer where they were found."""
+    for key in keys:
+        if key_layer(key) != layer:
+            raise MstError("wrong_layer", "a key lies outside its layer", rule="MS-03")
+
+
+def check_place(node: Node, *, layer: int | None, low: bytes | None, high: bytes | None) -> int:
+    """Check all that check_node() checks but the layers of the keys: they cost a hash each."""
     keys = node.keys
     if not keys:
         return _check_bare_node(node, layer)
     if (low is not None and keys[0] <= low) or (high is not None and keys[-1] >= high):
         raise MstError("key_order", "a key lies outside its parent's range", rule="MS-05")
-    expected = key_layer(keys[0]) if layer is None else layer
-    if expected > MAX_LAYER:
-        raise MstError("tree_too_deep", f"layer {expected}", rule="MS-17")
-    for key in keys:
-        if key_layer(key) != expected:
-            raise MstError("wrong_layer", "a key lies outside its layer", rule="MS-03")
-    if expected == 0 and any(node.children):
+    if layer is None:
+        layer = key_layer(keys[0])
+    if layer > MAX_LAYER:
+        raise MstError("tree_too_deep", f"layer {layer}", rule="MS-17")
+    if layer == 0 and any(node.children):
         raise MstError("tree_too_deep", "a node below layer 0", rule="MS-14")
-    return expected
+    return layer
 
 
 def _check_bare_node(node: Node, layer: int | None) -> int:
@@ -154,7 +173,7 @@ def walk(root: bytes, get_block: GetBlock) -> Iterator[tuple[bytes, bytes]]:
     stack = _descend(root, get_block, layer=None, low=None, high=None)
     while stack:
         node, index, layer, high = stack.pop()
-        keys, values, children = node
+        keys, values, children = node.keys, node.values, node.children
         count = len(keys)
         while index < count:
             key = keys[index]

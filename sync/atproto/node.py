@@ -6,6 +6,8 @@ before the bytes are there.
 """
 
 import re
+from collections.abc import Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from sync.atproto.cid import CID_LENGTH, DAG_CBOR_PREFIX
@@ -27,13 +29,28 @@ class MstError(ProtocolError):
 class Node(NamedTuple):
     """One node, its keys in full: `children[i]` lies before `keys[i]`, the last one after them all.
 
-    A tuple and not a dataclass: thousands are made per second.
+    `pieces` are what varies of each entry's bytes, `fixed` how many there are besides, so that
+    replace_children() finds its way. A tuple and not a dataclass: thousands are made per second.
     """
 
     keys: list[bytes]
     values: list[bytes]
     children: list[bytes | None]
+    pieces: list[tuple[bytes, ...]]
+    fixed: int
 
+
+def _make_head(major: int, value: int) -> bytes:
+    if value < 24:
+        return bytes((major + value,))
+    low, size = (24, 1) if value < 0x100 else (25, 2)
+    return bytes((major + low,)) + value.to_bytes(size, "big")
+
+
+# A node holds at most 8,192 entries and a key at most 1,024 bytes: two bytes of length suffice,
+# and the common ones are looked up.
+_HEADS = {major: [_make_head(major, value) for value in range(1_100)] for major in (0, 0x40, 0x80)}
+_KEY_HEADS = _HEADS[0x40]
 
 # The usual entry, found by one scan: head and rest of k, head of p, t, and a 36-byte v. The scan
 # may be fooled by odd keys; lengths are checked afterwards, and what does not add up is read
@@ -45,7 +62,7 @@ _USUAL_ENTRIES = re.compile(
     re.DOTALL,
 ).findall
 _USUAL_NODE_BYTES = 16_384
-_USUAL_ENTRY_BYTES = 50  # of an entry, all that does not vary in length
+_USUAL_FIXED_BYTES = 14  # of an entry, all that the scan does not catch
 
 
 def read_node(block: bytes) -> Node:
@@ -74,15 +91,15 @@ def _read_usual_entries(block: bytes, at: int, count: int) -> tuple[Node, int] |
     entries = _USUAL_ENTRIES(block, at)
     if len(entries) != count:
         return None
+    if not entries:
+        return Node([], [], [None], [], 0), at
+    heads, suffixes, prefixes, links, values = zip(*entries, strict=True)
+    sizes = [len(suffix) for suffix in suffixes]
+    if [_KEY_HEADS[size] for size in sizes] != list(heads):
+        return None
     keys: list[bytes] = []
-    values: list[bytes] = []
-    children: list[bytes | None] = [None]
-    at += count * _USUAL_ENTRY_BYTES
     key = b""
-    for head, suffix, prefix, child, value in entries:
-        size = len(suffix)
-        if size != (head[-1] if size > 23 else head[-1] - 0x40):
-            return None
+    for prefix, suffix in zip(prefixes, suffixes, strict=True):
         shared = prefix[-1]
         if shared < len(key):
             # Greater in the first byte that is not shared: the order and the longest prefix.
@@ -91,21 +108,23 @@ def _read_usual_entries(block: bytes, at: int, count: int) -> tuple[Node, int] |
         elif shared > len(key) or not suffix:
             return None
         key = key[:shared] + suffix
-        if len(key) > MAX_KEY_BYTES:
-            return None
-        at += len(head) + size + len(prefix) + len(child)
         keys.append(key)
-        values.append(value)
-        children.append(None if len(child) == 1 else child[5:])
-    return Node(keys, values, children), at
+    if max(sizes) > MAX_KEY_BYTES - 0xFF and len(max(keys, key=len)) > MAX_KEY_BYTES:
+        return None
+    at += count * (_USUAL_FIXED_BYTES + CID_LENGTH) + sum(sizes)
+    at += len(b"".join(heads)) + len(b"".join(prefixes)) + len(b"".join(links))
+    children = [None, *[link[5:] or None for link in links]]
+    return Node(keys, list(values), children, entries, _USUAL_FIXED_BYTES), at
 
 
 def _read_entries(block: bytes, at: int, count: int) -> tuple[Node, int]:
     keys: list[bytes] = []
     values: list[bytes] = []
     children: list[bytes | None] = [None]
+    pieces: list[tuple[bytes, ...]] = []
     key = b""
     for _ in range(count):
+        start = at
         if block[at : at + 3] != b"\xa4\x61k":
             raise MstError("bad_node", "not an entry of k, p, t and v", rule="MS-01")
         size, at = _read_head(block, at + 3, 0x40)
@@ -122,7 +141,8 @@ def _read_entries(block: bytes, at: int, count: int) -> tuple[Node, int]:
         children.append(child)
         value, at = _read_value(block, at)
         values.append(value)
-    return Node(keys, values, children), at
+        pieces.append((block[start:at],))
+    return Node(keys, values, children, pieces, 0), at
 
 
 def _join_key(previous: bytes, shared: int, suffix: bytes) -> bytes:
@@ -199,20 +219,25 @@ def write_node(keys: list[bytes], values: list[bytes], children: list[bytes | No
     return b"".join(parts)
 
 
+def replace_children(block: bytes, node: Node, children: Mapping[int, bytes | None]) -> bytes:
+    """Return the block with some child links replaced, all other bytes as they are."""
+    first = 3 + len(_write_head(0x80, len(node.keys)))
+    # The link before the first entry stands last; so this goes from back to front.
+    for index in sorted(children, key=lambda index: -index if index else -len(block)):
+        old, new = node.children[index], children[index]
+        end = len(block)
+        if index:
+            value = node.values[index - 1]
+            head = _VALUE_LINK if len(value) == CID_LENGTH else _odd_value_link(value)
+            varying = sum(map(len, chain.from_iterable(node.pieces[:index])))
+            end = first + index * node.fixed + varying - len(head) - len(value)
+        start = end - (1 if old is None else 41)
+        block = block[:start] + (b"\xf6" if new is None else _LINK + new) + block[end:]
+    return block
+
+
 def _odd_value_link(value: bytes) -> bytes:
     return b"\x61v\xd8\x2a" + _write_head(0x40, len(value) + 1) + b"\x00"
-
-
-def _make_head(major: int, value: int) -> bytes:
-    if value < 24:
-        return bytes((major + value,))
-    low, size = (24, 1) if value < 0x100 else (25, 2)
-    return bytes((major + low,)) + value.to_bytes(size, "big")
-
-
-# A node holds at most 8,192 entries and a key at most 1,024 bytes: two bytes of length suffice,
-# and the common ones are looked up.
-_HEADS = {major: [_make_head(major, value) for value in range(1_100)] for major in (0, 0x40, 0x80)}
 
 
 def _write_head(major: int, value: int) -> bytes:

@@ -141,13 +141,31 @@ def test_the_top_is_pruned_even_where_only_a_cid_is_known() -> None:
         assert invert(root, proof, changes) == old_root
 
 
-@pytest.mark.rule("IV-06", "MS-03", "MS-05")
-def test_nodes_of_the_proof_keep_the_rules_of_the_tree() -> None:
-    low = keys_by_layer(0, 2)
-    block = write_node(sorted([low[0], *keys_by_layer(1, 1)]), [A, A], [None, None, None])
+@pytest.mark.rule("IV-06", "MS-03")
+def test_a_key_in_the_wrong_layer_is_refused_also_where_only_others_change() -> None:
+    keys = sorted([*keys_by_layer(0, 1), *keys_by_layer(1, 1)])
+    block = write_node(keys, [A, A], [None, None, None])
+    for key in keys:
+        changes = net_changes([RepoOp("create", key.decode(), A, None)])
+        with pytest.raises(MstError, match="wrong_layer"):
+            invert(cid_for(block), {cid_for(block): block}, changes)
+
+
+@pytest.mark.rule("IV-06", "MS-03", "MS-13")
+def test_a_subtree_that_skips_a_layer_is_refused_also_where_it_is_the_old_root() -> None:
+    (key,) = keys_by_layer(0, 1)
+    high = next(k for k in keys_by_layer(2, 50) if k > key)
+    low = write_node([key], [A], [None, None])
+    block = write_node([high], [A], [cid_for(low), None])
+    blocks = {cid_for(low): low, cid_for(block): block}
     with pytest.raises(MstError, match="wrong_layer"):
-        invert(
-            cid_for(block),
-            {cid_for(block): block},
-            net_changes([RepoOp("create", low[0].decode(), A, None)]),
-        )
+        invert(cid_for(block), blocks, net_changes([RepoOp("create", high.decode(), A, None)]))
+
+
+@pytest.mark.rule("IV-06", "MS-05")
+def test_a_node_outside_its_range_is_refused() -> None:
+    low = write_node([b"z"], [A], [None, None])
+    block = write_node(keys_by_layer(1, 1), [A], [cid_for(low), None])
+    blocks = {cid_for(low): low, cid_for(block): block}
+    with pytest.raises(MstError, match="key_order"):
+        invert(cid_for(block), blocks, net_changes([RepoOp("create", "com.example.a/b", A, None)]))
