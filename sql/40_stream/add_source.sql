@@ -13,7 +13,8 @@ as $$
 declare
   v_id int;
 begin
-  if p_url !~ '^wss?://[^/?#[:space:]]+$' or p_kind not in ('relay', 'pds') then
+  -- A null is as malformed as anything else.
+  if (p_url ~ '^wss?://[^/?#[:space:]]+$' and p_kind in ('relay', 'pds')) is not true then
     raise exception 'not a source: % (%)', left(p_url, 200), p_kind
       using errcode = 'SY002',
             hint = 'A source is wss://host, of the kind relay or pds.';

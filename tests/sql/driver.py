@@ -91,18 +91,18 @@ class Driver:
 
     def value(self, query: str, *args: object) -> Any:
         """Return the only column of the only row."""
-        row = self.conn.execute(query, args).fetchone()  # type: ignore[call-overload]
+        row = self.conn.execute(query, args).fetchone()
         return None if row is None else next(iter(row.values()))
 
     def row(self, query: str, *args: object) -> DictRow:
         """Return the only row."""
-        row: DictRow | None = self.conn.execute(query, args).fetchone()  # type: ignore[call-overload]
+        row: DictRow | None = self.conn.execute(query, args).fetchone()
         assert row is not None
         return row
 
     def rows(self, query: str, *args: object) -> list[DictRow]:
         """Return all rows."""
-        return self.conn.execute(query, args).fetchall()  # type: ignore[call-overload,no-any-return]
+        return self.conn.execute(query, args).fetchall()
 
     def track(self, *numbers: int) -> None:
         """Track repos, and let the lane reach the new filter generation."""
@@ -157,17 +157,20 @@ class Driver:
                 return Claim(*(row[name] for name in names))
         raise AssertionError(f"repo {number} was not there to claim")
 
-    def claim_directly(self, number: int) -> Claim:
+    def claim_directly(self, who: int | str) -> Claim:
         """Put one repo into `fetching`, whatever it or its host waits for."""
-        which = "where did = %s"
-        leave = "update sync.repos set sync_state = 'desynchronized' " + which
-        self.conn.execute(leave + " and sync_state = 'synchronized'", [did(number)])
+        name = did(who) if isinstance(who, int) else who
+        self.conn.execute(
+            "update sync.repos set sync_state = 'desynchronized'"
+            " where did = %s and sync_state = 'synchronized'",
+            [name],
+        )
         row = self.row(
-            "update sync.repos r set sync_state = 'fetching', fetch_token = 1 "
-            + which
-            + " returning r.repo_id, r.generation, r.fetch_token,"
-            " exists (select from sync.stored_records s where s.repo_id = r.repo_id) as has_records",
-            did(number),
+            "update sync.repos r set sync_state = 'fetching', fetch_token = 1 where did = %s"
+            " returning r.repo_id, r.generation, r.fetch_token,"
+            " exists (select from sync.stored_records s where s.repo_id = r.repo_id)"
+            " as has_records",
+            name,
         )
         return Claim(**row)
 
@@ -274,7 +277,8 @@ class Driver:
     def shape(self, after: int = 0) -> list[tuple[object, ...]]:
         """Return (kind, did, collection) of every change with a higher id, in order."""
         found = self.rows(
-            "select g.kind, r.did, c.nsid from sync.changes g left join sync.repos r using (repo_id)"
+            "select g.kind, r.did, c.nsid from sync.changes g"
+            " left join sync.repos r using (repo_id)"
             " left join sync.collections c using (collection_id)"
             " where g.change_id > %s order by g.change_id",
             after,

@@ -1,0 +1,222 @@
+"""The hot statements at volume, as the functions really run them: indexes, no scans of big tables.
+
+auto_explain sends the plan of every nested statement to the client, so what is checked here is
+what runs, not a copy of it.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from tests.postgres import TEMPLATE
+from tests.sql.driver import POST, Driver, Event, Op, did
+
+REPOS = 100_000
+BIG = ("repos", "heads", "stored_records", "held_events")
+SCAN = re.compile(rf"Seq Scan on (?:\w+\.)?({'|'.join(BIG)})\b")
+
+VOLUME = f"""
+set session_replication_role = replica;
+insert into sync.hosts (host_id, url)
+select n, 'https://pds' || n || '.test' from generate_series(1, 500) n;
+insert into sync.repos (did, host_id, tracked_by, sync_state, is_identity_stale, filter_generation,
+                        next_fetch_at, created_at, updated_at)
+select 'did:web:r' || n || '.test', n % 500 + 1, 'did',
+       case when n % 50 = 0 then 'desynchronized' when n % 501 = 0 then 'fetching'
+            else 'synchronized' end,
+       n % 1000 = 0, case when n % 2000 = 0 then 1 else 0 end, '-infinity', now(), now()
+  from generate_series(1, {REPOS}) n;
+insert into sync.heads (repo_id, rev, data_cid, commit_block, seen_rev)
+select r.repo_id, '3kaaaaaaaaaaa', '\\x01711220' || sha256(''), 'block', '3kaaaaaaaaaaa'
+  from sync.repos r;
+insert into sync.collections (nsid) values ('app.bsky.feed.like'), ('app.bsky.feed.post');
+insert into sync.stored_records (repo_id, collection_id, rkey, cid, rev, value)
+select n % ({REPOS} - 10) + 1, 2, 'r' || n, '\\x01711220' || sha256(''), '3kaaaaaaaaaaa', '{{}}'
+  from generate_series(1, 400000) n;
+insert into sync_priv.held_events (repo_id, is_due, kind)
+select n % {REPOS} + 1, n % 10000 = 0, 'commit' from generate_series(1, 50000) n;
+insert into sync.filters (kind, pattern, generation, created_at)
+values ('collection', 'app.bsky.feed.post', 1, now());
+update sync_priv.filter_state set generation = 1;
+set session_replication_role = origin;
+analyze;
+"""
+
+
+class Plans:
+    """Run statements in a transaction that is rolled back; keep the plans of all they run."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.seen: list[str] = []
+        driver.conn.add_notice_handler(self._note)
+
+    def _note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        text = diagnostic.message_primary or ""
+        if "plan:" in text:
+            self.seen.append(text)
+
+    def of(self, query: str, *args: object) -> str:
+        """Return the plans of one statement and everything it runs inside."""
+        with self.recorded():
+            self.driver.rows(query, *args)
+        return self.text
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keep the plans of what the block runs; roll it back."""
+        self.seen.clear()
+        with self.driver.conn.transaction(force_rollback=True):
+            yield
+        assert self.seen
+
+    @property
+    def text(self) -> str:
+        """The plans of the last statement or block."""
+        return "\n".join(self.seen)
+
+
+@pytest.fixture(scope="module")
+def plans(postgres):
+    """One database for all tests here: filling it takes longer than they do."""
+    with (
+        postgres.database(template=TEMPLATE) as name,
+        psycopg.connect(postgres.admin_url(name), row_factory=dict_row, autocommit=True) as conn,
+    ):
+        conn.execute(VOLUME.encode())
+        driver = Driver(conn)
+        driver.track(1, 2)
+        for setting in (
+            "load 'auto_explain'",
+            "set auto_explain.log_min_duration = 0",
+            "set auto_explain.log_nested_statements = on",
+            "set client_min_messages = log",
+        ):
+            conn.execute(setting.encode())
+        yield Plans(driver)
+
+
+def scans(text: str) -> list[str]:
+    """Return the plans that read a big table from one end to the other."""
+    return [plan for plan in text.split("duration:") if SCAN.search(plan)]
+
+
+def test_the_volume_is_what_the_planner_sees(plans):
+    sizes = plans.driver.rows(
+        "select relname, reltuples::int as n from pg_class where oid in"
+        " ('sync.repos'::regclass, 'sync.stored_records'::regclass)"
+    )
+    assert {row["relname"]: row["n"] for row in sizes} == pytest.approx(
+        {"repos": REPOS, "stored_records": 400_000}, rel=0.05
+    )
+    assert scans(plans.of("select count(*) from sync.repos where handle is not null"))
+
+
+def test_claiming_fetches_walks_the_backlog_index(plans):
+    text = plans.of("select * from sync.claim_fetches(50, 2)")
+    assert "repos_backlog" in text
+    assert "repos_fetching" in text
+    assert scans(text) == []
+
+
+def test_heads_are_paged_by_key(plans):
+    text = plans.of("select * from sync.list_heads(%s, 500)", REPOS // 2)
+    assert "Index" in text
+    assert scans(text) == []
+
+
+def test_lanes_learn_what_changed_from_the_generation_index(plans):
+    text = plans.of("select * from sync.tracked_repos(0, 1)")
+    assert "repos_filter_generation" in text
+    assert scans(text) == []
+
+
+def test_identities_to_look_up_come_from_their_index(plans):
+    text = plans.of("select * from sync.claim_identities(50)")
+    assert "repos_identity" in text
+    assert scans(text) == []
+
+
+def test_an_idle_tick_finds_the_held_events_that_are_due_by_their_index(plans):
+    driver = plans.driver
+    text = plans.of(
+        "select * from sync.apply_events(%s, 0, %s, null, 1)", driver.source_id, driver.token
+    )
+    assert "held_events_due" in text
+    assert scans(text) == []
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_batch_of_the_stream_reads_only_its_repos(plans, count):
+    driver = plans.driver
+    events = [
+        Event(f"did:web:r{n}.test", rev=11, since=10, ops=[Op("create", "x", "new")])
+        for n in range(1, count + 1)
+    ]
+    with plans.recorded():
+        driver.stage(events)
+        driver.rows(
+            "select * from sync.apply_events(%s, 0, %s, 9, 1)", driver.source_id, driver.token
+        )
+    assert "stage_events" in plans.text
+    assert scans(plans.text) == []
+
+
+@pytest.mark.parametrize("has_records", [True, False], ids=["resync", "first load"])
+def test_a_reconcile_reads_only_the_stored_rows_of_its_repos(plans, has_records):
+    driver = plans.driver
+    with plans.recorded():
+        claim = driver.claim_directly("did:web:r7.test" if has_records else did(1))
+        assert claim.has_records == has_records
+        driver.reconcile(claim, {f"k{n}": "text" for n in range(50)}, at=900, data="t900")
+    assert "on stored_records" in plans.text
+    assert scans(plans.text) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select * from sync.repo_identity(array['did:web:r1.test', 'did:web:r2.test'])",
+        "select sync.resync_repos(array['did:web:r1.test'])",
+        "select sync.untrack_repos(array['did:web:r1.test'])",
+        "select sync.track_repos(array['did:web:new.test', 'did:web:r1.test'])",
+        "select sync.set_identity('did:web:r1.test', 'a.test', 'https://pds1.test', 'did:key:z')",
+        "select sync.fail_fetch(501, 1, 1, 'no')",
+        "select sync.release_fetch(501, 1, 1)",
+        "select * from sync.claim_import('did:web:r1.test')",
+        "select sync.report_revs(array['did:web:r1.test'], array['3kb'], '{true}', '{null}')",
+    ],
+    ids=lambda query: query.partition("sync.")[2].partition("(")[0],
+)
+def test_what_concerns_one_repo_finds_it_by_an_index(plans, query):
+    assert scans(plans.of(query)) == []
+
+
+@pytest.mark.parametrize("scope", ["repo_id", "collection_id"])
+def test_a_chunk_of_a_purge_reads_no_more_than_it_deletes(plans, scope):
+    driver = plans.driver
+    driver.maintain()
+    driver.conn.execute(
+        f"insert into sync_priv.purges ({scope}, started_at, settled_xid) values (2, now(), '3')"
+    )
+    text = plans.of("select sync.maintain()")
+    driver.conn.execute("delete from sync_priv.purges")
+    assert "Delete on stored_records" in text
+    assert scans(text) == []
+
+
+def test_one_collection_of_one_repo_is_read_by_key(plans):
+    driver = plans.driver
+    repo_id = driver.value("select repo_id from sync.repos where did = 'did:web:r9.test'")
+    text = plans.of(
+        "select * from sync.stored_records s join sync.collections c using (collection_id)"
+        " where s.repo_id = %s and c.nsid = %s",
+        repo_id,
+        POST,
+    )
+    assert "stored_records_pkey" in text
+    assert scans(text) == []

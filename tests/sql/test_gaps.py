@@ -1,0 +1,141 @@
+"""Gap repair: note_gap(), open_gaps(), list_heads(), report_revs(), close_gap()."""
+
+import pytest
+
+from tests.sql.driver import Driver, Event, did, rev
+from tests.sql.waiting import impatient
+
+A, B = did(1), did(2)
+
+
+@pytest.fixture
+def service(session):
+    service = Driver(session())
+    for number in (1, 2):
+        service.load(number, {"a": "x"}, at=10, data="t10")
+    return service
+
+
+def report(service: Driver, *reports: tuple[str, str | None, bool | None, str | None]) -> int:
+    """Report (did, rev, is_active, status) tuples in one call."""
+    columns = [list(column) for column in zip(*reports, strict=True)]
+    return service.value(
+        "select sync.report_revs(%s::text[], %s::text[], %s::boolean[], %s::text[])", *columns
+    )
+
+
+# Gaps ----------------------------------------------------------------------------------------
+
+
+def gaps(service: Driver):
+    return service.rows("select * from sync.open_gaps()")
+
+
+@pytest.mark.rule("CU-09")
+def test_a_gap_is_open_until_the_comparison_for_it_is_done(service):
+    assert gaps(service) == []
+    service.conn.execute("select sync.note_gap(%s)", [service.source_id])
+    (gap,) = gaps(service)
+    assert gap["source_id"] == service.source_id
+    service.conn.execute("select sync.close_gap(%s, %s)", list(gap.values()))
+    assert gaps(service) == []
+
+
+@pytest.mark.rule("CU-09")
+def test_a_newer_gap_survives_the_comparison_for_an_older_one(service):
+    service.conn.execute("select sync.note_gap(%s)", [service.source_id])
+    (old,) = gaps(service)
+    service.conn.execute("select sync.note_gap(%s)", [service.source_id])
+    service.conn.execute("select sync.close_gap(%s, %s)", list(old.values()))
+    (new,) = gaps(service)
+    assert new["gap_since"] > old["gap_since"]
+
+
+# Heads ---------------------------------------------------------------------------------------
+
+
+def test_heads_come_in_pages_by_repo_id(service):
+    service.load(3, {}, at=12, data="t12")
+    first = service.rows("select * from sync.list_heads(0, 2)")
+    second = service.rows("select * from sync.list_heads(%s, 2)", first[-1]["repo_id"])
+    assert [row["did"] for row in first + second] == [A, B, did(3)]
+    assert [row["rev"] for row in first + second] == [rev(10), rev(10), rev(12)]
+    assert service.rows("select * from sync.list_heads(%s, 2)", second[-1]["repo_id"]) == []
+
+
+def test_only_repos_that_claim_to_be_current_or_are_not_active_are_compared(service):
+    service.track(3)
+    service.conn.execute("select sync.resync_repos(%s)", [[A]])
+    assert [row["did"] for row in service.rows("select * from sync.list_heads(0, 9)")] == [B]
+    service.apply(Event(did(3), kind="account", is_active=False, status="suspended"))
+    service.conn.execute("select sync.untrack_repos(%s)", [[B]])
+    assert [row["did"] for row in service.rows("select * from sync.list_heads(0, 9)")] == [did(3)]
+
+
+# Reports -------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("CU-09")
+def test_a_newer_rev_sends_the_repo_to_the_fetchers(service, session):
+    listener = session()
+    listener.execute("listen sync_work")
+    assert report(service, (A, rev(11), True, None), (B, rev(10), True, None)) == 1
+    row = service.row("select * from sync.repos where did = %s", A)
+    assert (row["sync_state"], row["error"]) == ("desynchronized", "gap")
+    assert service.state(2) == "synchronized"
+    assert service.claim(1)
+    assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
+
+
+def test_an_unsigned_word_raises_no_rev_and_a_lower_one_is_no_news(service):
+    assert report(service, (A, rev(99), None, None), (B, rev(9), None, None)) == 1
+    assert service.value("select max(seen_rev) from sync.heads") == rev(10)
+    outcome = service.reconcile(service.claim(1), {"a": "y"}, at=11, data="t11")
+    assert outcome["outcome"] == "synchronized"
+
+
+def test_reporting_again_changes_nothing(service):
+    report(service, (A, rev(11), True, None))
+    before = service.rows("select r.*, r.ctid::text from sync.repos r order by repo_id")
+    assert report(service, (A, rev(11), True, None)) == 0
+    assert service.rows("select r.*, r.ctid::text from sync.repos r order by repo_id") == before
+
+
+@pytest.mark.rule("AC-08")
+def test_an_account_that_went_away_meanwhile_is_hidden(service):
+    start = service.position()
+    assert report(service, (A, None, False, "takendown")) == 0
+    row = service.row("select * from sync.repos where did = %s", A)
+    assert (row["is_active"], row["account_status"]) == (False, "takendown")
+    assert [kind for kind, _, _ in service.log(start)] == ["account", "purge"]
+    assert report(service, (A, None, False, "takendown")) == 0
+    assert [kind for kind, _, _ in service.log(start)] == ["account", "purge"]
+
+
+@pytest.mark.rule("AC-06", "AC-07")
+def test_an_account_that_came_back_meanwhile_is_shown_and_fetched(service):
+    service.apply(Event(A, kind="account", is_active=False, status="suspended"))
+    assert report(service, (A, rev(10), True, None)) == 1
+    assert service.state(1) == "desynchronized"
+    assert service.texts(1) == {"a": "x"}
+    assert service.value("select account_status from sync.repos where did = %s", A) is None
+
+
+def test_nobody_knows_nothing_changes(service):
+    assert report(service, (A, None, None, None), (did(9), rev(11), True, None)) == 0
+    assert service.state(1) == "synchronized"
+
+
+def test_a_repo_that_is_being_worked_on_is_left_to_it(service, session):
+    other = session(autocommit=False)
+    other.execute("select from sync.repos where did = %s for no key update", [A])
+    impatient(service.conn)
+    assert report(service, (A, rev(11), True, None), (B, rev(11), True, None)) == 1
+    other.rollback()
+    assert [service.state(n) for n in (1, 2)] == ["synchronized", "desynchronized"]
+
+
+def test_a_running_fetch_is_left_alone(service):
+    claim = service.claim_directly(1)
+    assert report(service, (A, rev(11), False, "suspended")) == 0
+    assert service.reconcile(claim, {"a": "y"}, at=11, data="t11")["outcome"] == "synchronized"

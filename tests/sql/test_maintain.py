@@ -1,0 +1,72 @@
+"""sync.maintain(): bounded steps of upkeep, one at a time."""
+
+import pytest
+
+from tests.sql.driver import LIKE, Driver, did
+from tests.sql.waiting import impatient
+
+
+@pytest.fixture
+def service(session):
+    return Driver(session())
+
+
+def test_with_nothing_to_do_it_says_so_and_writes_nothing(service):
+    service.maintain()
+    before = service.value("select pg_current_wal_lsn()")
+    assert service.value("select sync.maintain()") is False
+    assert service.value("select pg_current_wal_lsn() - %s::pg_lsn < 1000", before)
+
+
+def test_two_at_once_do_not_wait_for_each_other(service, session):
+    service.maintain()
+    other = session(autocommit=False)
+    other.execute("select sync.maintain()")
+    assert impatient(service.conn)
+    assert service.value("select sync.maintain()") is False
+
+
+def test_purges_end_in_the_order_they_began_and_each_wakes_the_service(service, session):
+    service.load(1, {"a": "x"}, at=10, data="t10")
+    service.load(2, {(LIKE, "l"): "y"}, at=10, data="t10")
+    service.maintain()
+    service.conn.execute("select sync.untrack_repos(%s)", [[did(1)]])
+    service.conn.execute("select sync.untrack_repos(%s)", [[did(2)]])
+    listener = session()
+    listener.execute("listen sync_work")
+    assert service.value("select sync.maintain()")
+    assert service.rows("select r.did from sync_priv.purges join sync.repos r using (repo_id)") == [
+        {"did": did(2)}
+    ]
+    assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
+    assert service.value("select sync.maintain()")
+    assert service.value("select count(*) from sync_priv.purges") == 0
+    assert not service.value("select sync.maintain()")
+
+
+def test_a_purge_that_has_to_wait_lets_another_one_go_first(service, session):
+    service.load(1, {"a": "x"}, at=10, data="t10")
+    service.load(2, {"a": "y"}, at=10, data="t10")
+    service.conn.execute("select sync.untrack_repos(%s)", [[did(2)]])
+    service.maintain()
+    assert service.value("select count(*) from sync.stored_records") == 1
+    older = session(autocommit=False)
+    older.execute("select pg_current_xact_id()")
+    service.conn.execute("select sync.untrack_repos(%s)", [[did(1)]])
+    service.maintain()
+    assert service.value("select count(*) from sync.stored_records") == 1
+    older.commit()
+    service.maintain()
+    assert service.value("select count(*) from sync.stored_records") == 0
+
+
+def test_a_purge_may_be_interrupted_at_any_step(service):
+    service.load(1, {"a": "x", "b": "y"}, at=10, data="t10")
+    service.maintain()
+    service.conn.execute("select sync.untrack_repos(%s)", [[did(1)]])
+    with service.conn.transaction(force_rollback=True):
+        assert service.value("select sync.maintain()")
+    assert service.value("select count(*) from sync.stored_records") == 2
+    assert service.texts(1) == {}
+    service.maintain()
+    assert service.value("select count(*) from sync.stored_records") == 0

@@ -1,0 +1,71 @@
+"""sync.release_fetch() and sync.recover_fetches(): claims that end without blame."""
+
+import pytest
+
+from tests.sql.driver import Claim, Driver, Event, Op, did, rev
+
+A = did(1)
+
+
+@pytest.fixture
+def service(session):
+    service = Driver(session())
+    service.track(1, 2)
+    return service
+
+
+def release(service: Driver, claim: Claim) -> bool:
+    return service.value(
+        "select sync.release_fetch(%s, %s, %s)",
+        claim.repo_id, claim.generation, claim.fetch_token,
+    )  # fmt: skip
+
+
+def test_a_released_repo_waits_for_another_fetch_at_once(service):
+    claim = service.claim(1)
+    assert release(service, claim)
+    row = service.row("select * from sync.repos where did = %s", A)
+    assert (row["sync_state"], row["attempts"], row["error"]) == ("desynchronized", 0, None)
+    assert service.claim(1).fetch_token > claim.fetch_token
+
+
+def test_a_claim_is_released_once_and_only_by_its_holder(service):
+    old = service.claim(1)
+    assert release(service, old)
+    assert not release(service, old)
+    new = service.claim(1)
+    assert not release(service, old)
+    assert service.state(1) == "fetching"
+    assert service.reconcile(new, {"a": "x"}, at=10, data="t10")["outcome"] == "synchronized"
+    assert not release(service, new)
+
+
+@pytest.mark.rule("BF-03", "BF-11")
+def test_what_was_held_is_dropped_and_its_rev_remembered(service):
+    claim = service.claim(1)
+    service.apply(
+        Event(A, rev=12, since=11, before="t11", data="t12", ops=[Op("create", "c", "live")])
+    )
+    release(service, claim)
+    assert service.value("select count(*) from sync_priv.held_events") == 0
+    assert service.value(
+        "select seen_rev from sync.heads join sync.repos using (repo_id) where did = %s", A
+    ) == rev(12)
+
+
+@pytest.mark.rule("BF-14")
+def test_recovery_puts_every_interrupted_fetch_back_in_line(service):
+    claim = service.claim(1)
+    assert [service.state(n) for n in (1, 2)] == ["fetching", "fetching"]
+    assert service.value("select sync.recover_fetches()") == 2
+    assert [service.state(n) for n in (1, 2)] == ["desynchronized", "desynchronized"]
+    assert service.value("select sync.recover_fetches()") == 0
+    assert service.reconcile(claim, {"a": "x"}, at=10, data="t10")["outcome"] == "superseded"
+    assert len(service.rows("select * from sync.claim_fetches(10, 10)")) == 2
+
+
+@pytest.mark.rule("BF-14")
+def test_recovery_leaves_every_other_repo_alone(service):
+    service.reconcile(service.claim(1), {"a": "x"}, at=10, data="t10")
+    service.value("select sync.recover_fetches()")
+    assert service.state(1) == "synchronized"

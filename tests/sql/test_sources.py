@@ -1,0 +1,161 @@
+"""Sources and lanes: add, pause, rewind, remove, stop, and taking a lane over."""
+
+import psycopg
+import pytest
+
+from tests.sql.driver import Driver
+
+URL = "wss://relay.test"
+
+
+def one(db, query: str, *args):
+    return next(iter(db.execute(query, args).fetchone().values()))
+
+
+def enabled(db) -> list[str]:
+    return [row["url"] for row in db.execute("select * from sync.enabled_sources()").fetchall()]
+
+
+@pytest.fixture
+def source(db) -> int:
+    return one(db, "select sync.add_source(%s)", URL)
+
+
+def test_sources_are_read_in_the_order_they_were_added(db):
+    one(db, "select sync.add_source('wss://z.test')")
+    one(db, "select sync.add_source('ws://a.test:2583', 'pds')")
+    rows = db.execute("select url, kind from sync.enabled_sources()").fetchall()
+    assert [tuple(row.values()) for row in rows] == [
+        ("wss://z.test", "relay"), ("ws://a.test:2583", "pds")
+    ]  # fmt: skip
+
+
+def test_adding_again_keeps_the_source_and_starts_it(db, source):
+    assert one(db, "select sync.pause_source(%s)", URL)
+    assert enabled(db) == []
+    assert one(db, "select sync.add_source(%s, 'pds')", URL) == source
+    assert enabled(db) == [URL]
+    assert one(db, "select kind from sync.sources") == "pds"
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("https://relay.test", "relay"),
+        ("wss://", "relay"),
+        ("wss://relay.test/xrpc", "relay"),
+        ("wss://relay.test?cursor=1", "relay"),
+        ("wss://relay .test", "relay"),
+        (" wss://relay.test", "relay"),
+        ("wss://relay.test\n", "relay"),
+        (URL, "jetstream"),
+        (None, "relay"),
+        (URL, None),
+    ],
+)
+def test_a_malformed_source_is_refused(db, url, kind):
+    with pytest.raises(psycopg.Error) as refusal:
+        db.execute("select sync.add_source(%s, %s)", [url, kind])
+    assert refusal.value.sqlstate == "SY002"
+
+
+def test_pausing_says_if_there_was_anything_to_pause(db, source):
+    assert one(db, "select sync.pause_source(%s)", URL)
+    assert not one(db, "select sync.pause_source(%s)", URL)
+    assert not one(db, "select sync.pause_source('wss://other.test')")
+
+
+@pytest.mark.rule("D-14")
+def test_a_stopped_source_says_why_until_it_is_added_again(db, source):
+    db.execute("select sync.stop_source(%s, 'FutureCursor')", [source])
+    assert enabled(db) == []
+    assert one(db, "select error from sync.sources") == "FutureCursor"
+    one(db, "select sync.add_source(%s)", URL)
+    assert one(db, "select error from sync.sources") is None
+
+
+# Lanes ---------------------------------------------------------------------------------------
+
+
+def apply(db, source: int, token: int, cursor: int | None) -> None:
+    db.execute("select sync.open_stage()")
+    db.execute("select * from sync.apply_events(%s, 0, %s, %s, 0)", [source, token, cursor])
+
+
+def claim(db, source: int):
+    return db.execute("select * from sync.claim_lane(%s)", [source]).fetchone()
+
+
+@pytest.mark.rule("D-13")
+def test_a_lane_starts_without_a_cursor_and_finds_its_own_again(db, source):
+    lane = claim(db, source)
+    assert lane["seq"] is None
+    apply(db, source, lane["token"], 41)
+    assert claim(db, source)["seq"] == 41
+
+
+@pytest.mark.rule("D-13")
+def test_a_cursor_moves_forwards_only_and_an_idle_tick_leaves_it(db, source):
+    token = claim(db, source)["token"]
+    apply(db, source, token, 41)
+    apply(db, source, token, 40)
+    apply(db, source, token, None)
+    assert claim(db, source)["seq"] == 41
+
+
+def test_taking_a_lane_over_fences_its_former_holder_off(db, source):
+    old = claim(db, source)["token"]
+    new = claim(db, source)["token"]
+    assert new > old
+    with pytest.raises(psycopg.Error) as refusal, db.transaction():
+        apply(db, source, old, 50)
+    assert refusal.value.sqlstate == "SY101"
+    apply(db, source, new, 50)
+
+
+@pytest.mark.rule("D-14")
+def test_rewinding_lowers_the_cursor_and_fences_the_running_lane_off(db, source):
+    token = claim(db, source)["token"]
+    apply(db, source, token, 50)
+    assert one(db, "select sync.rewind_source(%s, 7)", URL)
+    with pytest.raises(psycopg.Error) as refusal, db.transaction():
+        apply(db, source, token, 51)
+    assert refusal.value.sqlstate == "SY101"
+    assert claim(db, source)["seq"] == 7
+
+
+def test_a_source_that_was_never_read_has_nothing_to_rewind(db, source):
+    assert not one(db, "select sync.rewind_source(%s, 7)", URL)
+    assert not one(db, "select sync.rewind_source('wss://other.test', 7)")
+
+
+@pytest.mark.parametrize("seq", [-1, None])
+def test_a_cursor_below_zero_is_refused(db, source, seq):
+    with pytest.raises(psycopg.Error) as refusal:
+        db.execute("select sync.rewind_source(%s, %s::bigint)", [URL, seq])
+    assert refusal.value.sqlstate == "SY002"
+
+
+def test_removing_forgets_the_cursor_and_fences_the_running_lane_off(db, source):
+    token = claim(db, source)["token"]
+    apply(db, source, token, 50)
+    assert one(db, "select sync.remove_source(%s)", URL)
+    assert not one(db, "select sync.remove_source(%s)", URL)
+    with pytest.raises(psycopg.Error) as refusal, db.transaction():
+        apply(db, source, token, 51)
+    assert refusal.value.sqlstate == "SY101"
+    again = one(db, "select sync.add_source(%s)", URL)
+    assert claim(db, again)["seq"] is None
+
+
+def test_a_lane_that_is_being_written_is_taken_over_when_the_writer_is_done(session):
+    """No half batch: the successor's cursor holds what its predecessor committed."""
+    service, successor = Driver(session()), session()
+    with service.conn.transaction():
+        service.rows(
+            "select * from sync.apply_events(%s, 0, %s, 99, 0)", service.source_id, service.token
+        )
+        successor.execute("set lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            successor.execute("select * from sync.claim_lane(%s)", [service.source_id])
+    assert claim(successor, service.source_id)["seq"] == 99
