@@ -3,11 +3,13 @@
 -- Called by: whatever places a reader.
 create or replace function sync_priv.log_head()
   returns bigint
-  language sql
+  language plpgsql
   stable
   set search_path = ''
 as $$
-  select greatest((select max(c.change_id) from sync.changes c),
-                  (select s.log_floor from sync_priv.log_state s), 0)
+begin
+  return greatest((select max(c.change_id) from sync.changes c),
+                  (select s.log_floor from sync_priv.log_state s), 0);
+end
 $$;
 comment on function sync_priv.log_head() is 'The highest visible change id.';

@@ -18,7 +18,7 @@ begin
                   where r.rolname in (c.owner_name, 'sync_owner')
                     and pg_has_role(sync_priv.caller(), r.oid, 'member'));
   if not found then
-    raise exception 'there is no consumer % of yours', coalesce(quote_literal(left(p_name, 100)), 'null')
+    raise exception 'there is no consumer % of yours', quote_nullable(left(p_name, 100))
       using errcode = 'SY302',
             hint = 'Make it with sync.create_consumer(), or work as a member of the role that did.';
   end if;

@@ -1,7 +1,8 @@
 -- One batch of a reader: apply the steps of sync_priv.next_changes() to the shard, return the rows
 -- for the reader.
 --
--- One statement: what it delivers and what it writes come from the same snapshot.
+-- One statement: what it delivers and what it writes come from the same snapshot. Not an SQL
+-- function, which would be planned anew by every call.
 --
 -- Called by: sync.read_changes(), which holds the shard's row.
 create or replace function sync_priv.read_batch(
@@ -11,10 +12,11 @@ create or replace function sync_priv.read_batch(
   returns table ("position" text, kind text, did text, collection text, rkey text, rev text,
                  cid text, is_live boolean, value jsonb, raw bytea, reason text,
                  logged_at timestamptz)
-  language sql
-  volatile
+  language plpgsql
   set search_path = ''
 as $$
+begin
+  return query
   with batch as materialized (
     select b.*
       from sync_priv.next_changes(p_consumer, p_shard, p_max_changes) with ordinality
@@ -44,14 +46,16 @@ as $$
      where b.step = 'place'
        and (s.consumer_id, s.shard) = (p_shard.consumer_id, p_shard.shard)
   )
-  select l.log_epoch || '.' || b.change_id, b.kind, r.did, c.nsid, b.rkey, b.rev,
+  select l.log_epoch || '.' || b.change_id, b.kind, r.did::text, c.nsid::text, b.rkey::text,
+         b.rev::text,
          sync_priv.cid_text(b.cid), b.is_live, b.value, b.raw, b.reason, b.logged_at
     from batch b
     cross join sync_priv.log_state l
     left join sync.repos r on r.repo_id = b.repo_id
     left join sync.collections c on c.collection_id = b.collection_id
    where b.step = 'deliver'
-   order by b.step_no
+   order by b.step_no;
+end
 $$;
 comment on function
   sync_priv.read_batch(sync.consumers, sync_priv.consumer_shards, int) is

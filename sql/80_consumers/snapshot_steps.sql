@@ -8,10 +8,12 @@ create or replace function sync_priv.snapshot_steps(
   p_repos       bigint[],
   p_collections int[])
   returns setof sync_priv.batch_step
-  language sql
+  language plpgsql
   stable
   set search_path = ''
 as $$
+begin
+  return query
   select distinct 'pend', null::bigint, null, s.repo_id, s.collection_id, ''::text collate "C",
          null, null::bytea, null::boolean, null::jsonb, null::bytea, null, null::timestamptz
     from sync.changes s
@@ -24,7 +26,8 @@ as $$
      and not exists (select from sync_priv.consumer_pending p
                       where (p.consumer_id, p.shard) = (p_shard.consumer_id, p_shard.shard)
                         and p.repo_id = s.repo_id and p.collection_id in (0, s.collection_id)
-                        and p.after_rkey = '')
+                        and p.after_rkey = '');
+end
 $$;
 comment on function sync_priv.snapshot_steps(sync.consumers, sync_priv.consumer_shards, bigint,
   bigint[], int[]) is 'The keys that the snapshot rows up to p_upto make pending.';

@@ -41,11 +41,9 @@ begin
     for v_collection in
       select v_item.collection_id where v_item.collection_id <> 0
       union all
-      select p.collection_id
-        from sync_priv.present_collections(array[v_item.repo_id]) p
+      select w.collection_id
+        from sync_priv.walk_collections(v_item.repo_id, p_collections) as w (collection_id)
        where v_item.collection_id = 0
-         and (p_collections is null or p.collection_id = any (p_collections))
-       order by 1
     loop
       return query
         select * from sync_priv.walk_collection(v_item.repo_id, v_collection, v_item.after_rkey,

@@ -8,8 +8,8 @@ with repos as (
          count(*) filter (where r.sync_state = 'desynchronized') as desynchronized,
          count(*) filter (where r.sync_state = 'failed') as failed,
          count(*) filter (where r.tracked_by is not null
-                            and (not r.is_active or r.local_status is not distinct from 'takendown'))
-           as hidden,
+                            and (not r.is_active
+                                 or r.local_status is not distinct from 'takendown')) as hidden,
          count(*) filter (where r.tracked_by is null) as tombstones
     from sync.repos r
 )
