@@ -6,8 +6,8 @@ A user sees one sentence for anything he can cause; a traceback is a bug of ours
 import contextlib
 import errno
 import importlib
+import inspect
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -151,8 +151,10 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def _keep_lines(text: str) -> str:
-    """Mark the paragraph of examples, so that click shows its lines as they are written."""
-    return re.sub(r"^(?=Examples?:$)", "\b\n", text, count=1, flags=re.MULTILINE)
+    """Have click show a paragraph as it is written when some line of it is indented."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    marked = ("\b\n" + each.removeprefix("\b\n") if "\n  " in each else each for each in paragraphs)
+    return "\n\n".join(marked)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -28,7 +28,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @json_option
 @database_command
 def doctor(settings: Settings, *, as_json: bool) -> None:
-    """Check the database and the state of the sync; say what to do where something is wrong.
+    """Check the database and the state of the sync, and say what to do.
 
     It exits 1 when a check fails; a warning alone does not.
 

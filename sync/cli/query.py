@@ -3,8 +3,10 @@
 import csv
 import math
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
+from typing import Any, cast
 
 import click
 import psycopg
@@ -45,8 +47,10 @@ def query(settings: Settings, *, sql: str, as_json: bool, as_csv: bool) -> None:
     statement = sys.stdin.read() if sql == "-" else sql
     if not statement.strip():
         raise UsageError('There is no SQL: give a statement in quotes, as in "select 1".')
-    with open_session(settings, name="query", role=READER) as session:
-        columns, rows = _execute(session, statement, keeps_json=as_json)
+    with (
+        open_session(settings, name="query", role=READER) as session,
+        _executed(session, statement, keeps_json=as_json) as (columns, rows),
+    ):
         if as_json:
             for row in rows:
                 print_json(dict(zip(columns, map(_finite, row), strict=True)))
@@ -56,10 +60,11 @@ def query(settings: Settings, *, sql: str, as_json: bool, as_csv: bool) -> None:
             print_table(columns, rows)
 
 
-def _execute(
+@contextmanager
+def _executed(
     session: Session, statement: str, *, keeps_json: bool
-) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """Start a statement; its rows are fetched one by one, however many there are."""
+) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
+    """Run a statement; its rows are fetched one by one, however many there are."""
     cursor = session.cursor(row_factory=tuple_row)
     for kind in session.adapters.types:
         if not (keeps_json and kind.name in _JSON_TYPES):
@@ -68,10 +73,13 @@ def _execute(
     session.execute("set default_transaction_read_only = on")
     # Streaming uses the extended protocol, which takes one statement: nothing can end the
     # read-only transaction and begin another.
-    rows = _guarded(cursor.stream(statement.encode()))
-    first = next(rows, None)
-    columns = [column.name for column in cursor.description or ()]
-    return columns, _chain(first, rows)
+    stream = cast("Generator[tuple[Any, ...]]", cursor.stream(statement.encode()))
+    # Closed before the connection is: an unfinished stream holds the lock that closing takes.
+    with closing(stream):
+        rows = _guarded(stream)
+        first = next(rows, None)
+        columns = [column.name for column in cursor.description or ()]
+        yield columns, chain(() if first is None else (first,), rows)
 
 
 def _guarded(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -93,14 +101,6 @@ def _sentence(error: psycopg.Error, text: str) -> str:
     place = error.diag.statement_position
     where = f" (at character {place})" if place else ""
     return f"PostgreSQL says: {text}{where}." + (f" {hint}" if hint else "")
-
-
-def _chain(
-    first: tuple[Any, ...] | None, rest: Iterator[tuple[Any, ...]]
-) -> Iterator[tuple[Any, ...]]:
-    if first is not None:
-        yield first
-        yield from rest
 
 
 def _finite(value: object) -> object:

@@ -31,9 +31,13 @@ from sync.service import run_service
     help="What the --source URLs are. Default: STANDPIPE_RELAY_KIND.",
 )
 @click.option("--upgrade", "upgrades", is_flag=True, help="Upgrade an older schema first.")
-@click.option("--database-url", metavar="URL", help="Work in this PostgreSQL.")
 @click.option(
-    "--data-dir", metavar="FOLDER", help="Work in the embedded PostgreSQL of this folder."
+    "--database-url", metavar="URL", help="Work in this PostgreSQL (STANDPIPE_DATABASE_URL)."
+)
+@click.option(
+    "--data-dir",
+    metavar="FOLDER",
+    help="Work in the embedded PostgreSQL of this folder (STANDPIPE_DATA_DIR).",
 )
 def run(
     *,

@@ -71,7 +71,9 @@ def track(
 def untrack(
     settings: Settings, *, accounts: tuple[str, ...], patterns: tuple[str, ...], as_json: bool
 ) -> None:
-    """Stop tracking repos or collections: their records are hidden at once and then deleted.
+    """Stop tracking repos or collections, and delete their records.
+
+    They are hidden at once and deleted in chunks by `standpipe run`.
 
     Example:
       standpipe untrack did:plc:ewvi7nxzyoun6zhxrhs64oiz

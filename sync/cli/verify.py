@@ -22,13 +22,14 @@ def verify(settings: Settings, *, accounts: tuple[str, ...], as_json: bool) -> N
     """Check stored repos against the signatures of their accounts.
 
     The CID of every record is derived again from the stored JSON, the tree is rebuilt from the
-    CIDs, and its root has to be the one that the account signed. The answer is one of:
+    CIDs, and its root has to be the one that the account signed.
 
-    whole: everything the account signed is here, and nothing else.
-    filtered: the same for the tracked collections; their PDS was asked for the rest of the tree.
-    incomplete: N: the same, but for N records whose contents cannot be stored.
-    unsigned: the records make the tree, but nobody vouches for it (an unsigned import).
-    broken: what is stored is not what was signed, and why.
+    Answers:
+      whole          everything the account signed is here, and nothing else
+      filtered       the same for the tracked collections; the PDS was asked for the other nodes
+      incomplete: N  the same, but N records have contents that cannot be stored
+      unsigned       nobody vouches for the records (an unsigned import)
+      broken: …      what is stored is not what was signed, and why
 
     It exits 1 when a repo is unsigned or broken.
 

@@ -1,0 +1,512 @@
+"""The command line on a database: what it prints, what it refuses, and with which exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+import pytest
+from psycopg.rows import DictRow
+
+from sync.cli.app import COMMANDS, cli, explain, run_command
+from sync.errors import BadInput
+from tests.acceptance.commands import (
+    PROGRAM,
+    Result,
+    Standpipe,
+    clean_environment,
+    end,
+    read_line,
+    run_program,
+    standpipe,
+    started_program,
+    wait_until,
+)
+
+__all__ = ["standpipe"]
+
+DID = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+OTHER_DID = "did:plc:z72i7hdynmk6r22z27h6tvur"
+NOTE = "com.example.note"
+
+Session = psycopg.Connection[DictRow]
+OpenSession = Callable[..., Session]
+
+
+@pytest.fixture
+def on_clone(standpipe: Standpipe, clone: str) -> Standpipe:
+    """Return a function that runs a command on a database of its own."""
+
+    def run(*arguments: str, **environment: str) -> Result:
+        return standpipe(*arguments, STANDPIPE_DATABASE_URL=clone, **environment)
+
+    return run
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str, standpipe: Standpipe) -> None:
+    result = standpipe(name, "--help")
+    assert result.code == 0
+    assert "Example" in result.out
+    assert f"standpipe {name}" in result.out
+
+
+def test_every_command_that_prints_data_can_print_json() -> None:
+    context = click.Context(cli)
+    for name in COMMANDS.keys() - {"demo", "run", "upgrade", "simnet"}:
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert "as_json" in {parameter.name for parameter in command.params}, name
+
+
+def test_without_a_command_it_prints_its_help(standpipe: Standpipe) -> None:
+    result = standpipe()
+    assert result.code == 2
+    assert "Commands:" in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["status", "--frobnicate"],
+        ["verify"],
+        ["import", "missing.car"],
+        ["query", "--json", "--csv", "select 1"],
+        ["status", "--data-dir", "x", "--database-url", "postgresql://x/y"],
+    ],
+)
+def test_wrong_usage_exits_2_without_a_traceback(
+    arguments: list[str], standpipe: Standpipe
+) -> None:
+    result = standpipe(*arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert "Error: " in result.err
+
+
+def test_an_unknown_setting_is_refused(standpipe: Standpipe) -> None:
+    result = standpipe("status", STANDPIPE_RELAI_URL="https://relay.example.com")
+    result.assert_one_sentence(2, "STANDPIPE_RELAI_URL", "did you mean STANDPIPE_RELAY_URL?")
+
+
+@pytest.mark.parametrize("command", [["status"], ["track", DID], ["run"], ["upgrade"]])
+def test_an_unreachable_database_is_one_sentence(command: list[str], standpipe: Standpipe) -> None:
+    url = "postgresql://user:secret@127.0.0.1:1/app"
+    result = standpipe(*command, STANDPIPE_DATABASE_URL=url)
+    result.assert_one_sentence(3, "127.0.0.1:1/app", "STANDPIPE_DATABASE_URL")
+    assert "secret" not in result.err
+
+
+def test_a_wrong_password_is_one_sentence(standpipe: Standpipe, clone: str) -> None:
+    login, _, place = clone.rpartition("@")
+    url = f"{login.rpartition(':')[0]}:wrong@{place}"
+    result = standpipe("status", STANDPIPE_DATABASE_URL=url)
+    result.assert_one_sentence(3, "refuses the login", "password")
+
+
+@pytest.mark.parametrize("command", [["status"], ["track", DID], ["run"], ["import", "a.car"]])
+def test_a_database_without_schema_says_to_upgrade(
+    command: list[str], standpipe: Standpipe, empty_database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.car").write_bytes(b"")
+    result = standpipe(*command, STANDPIPE_DATABASE_URL=empty_database)
+    result.assert_one_sentence(4, "standpipe upgrade")
+
+
+def test_a_newer_schema_is_refused(on_clone: Standpipe, session: OpenSession) -> None:
+    session().execute("update sync_priv.alembic_version set version_num = '9999'")
+    for command in (["status"], ["run"], ["run", "--upgrade"], ["upgrade"]):
+        on_clone(*command).assert_one_sentence(4, "9999", "newer")
+
+
+def test_upgrade_makes_the_schema(standpipe: Standpipe, empty_database: str) -> None:
+    for _ in range(2):
+        result = standpipe("upgrade", STANDPIPE_DATABASE_URL=empty_database)
+        assert result.code == 0, result.err
+        assert "is at schema revision" in result.out
+    assert standpipe("status", STANDPIPE_DATABASE_URL=empty_database).code == 0
+
+
+def test_a_reading_command_makes_no_data_folder(standpipe: Standpipe, tmp_path: Path) -> None:
+    result = standpipe("status")
+    result.assert_one_sentence(3, "no embedded database", "standpipe-data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tracking_is_idempotent_and_shows_in_the_status(on_clone: Standpipe) -> None:
+    first = on_clone("track", DID, "--collection", NOTE, "--json").json_lines()
+    again = on_clone("track", DID, "--collection", NOTE, "--json").json_lines()
+    assert first == [{"dids": [DID], "new_repos": 1, "new_collections": 1}]
+    assert again == [{"dids": [DID], "new_repos": 0, "new_collections": 0}]
+    [overview] = on_clone("status", "--json").json_lines()
+    assert overview["status"]["pending"] == 1
+    [repo] = on_clone("status", DID, "--json").json_lines()
+    assert (repo["did"], repo["sync_state"]) == (DID, "pending")
+    assert "pending" in on_clone("status", DID).out
+    assert on_clone(
+        "query", "--json", "select count(*) as n from sync.repo_status"
+    ).json_lines() == [{"n": 1}]
+
+
+def test_a_first_repo_alone_tracks_every_collection(
+    on_clone: Standpipe, session: OpenSession
+) -> None:
+    assert on_clone("track", DID).code == 0
+    rows = session().execute("select pattern from sync.tracked_collections()").fetchall()
+    assert [row["pattern"] for row in rows] == ["*"]
+
+
+def test_a_first_repo_with_a_collection_tracks_only_that(
+    on_clone: Standpipe, session: OpenSession
+) -> None:
+    assert on_clone("track", DID, "--collection", NOTE).code == 0
+    rows = session().execute("select pattern from sync.tracked_collections()").fetchall()
+    assert [row["pattern"] for row in rows] == [NOTE]
+
+
+def test_untracking_hides_the_repo(on_clone: Standpipe) -> None:
+    on_clone("track", DID)
+    assert on_clone("untrack", DID, "--json").json_lines() == [
+        {"dids": [DID], "repos": 1, "collections": 0}
+    ]
+    [overview] = on_clone("status", "--json").json_lines()
+    assert (overview["status"]["repos"], overview["status"]["tombstones"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["track", "did:plc:short"], "is no DID"),
+        (["track", "did:key:zQ3sh"], "is no DID"),
+        (["track", "not a handle"], "neither a DID nor a handle"),
+        (["track"], "Name what to track"),
+        (["track", DID, "--collection", "no.*.pattern"], "is no collection pattern"),
+        (["untrack"], "Name what to untrack"),
+        (["untrack", "nobody.example.com"], "use its DID"),
+        (["resync", "nobody.example.com"], "use its DID"),
+        (["tail", "--from", "yesterday", "--no-follow"], "is no position"),
+        (["verify", "did:plc:short"], "is no DID"),
+    ],
+)
+def test_a_malformed_argument_is_one_sentence(
+    arguments: list[str], part: str, on_clone: Standpipe
+) -> None:
+    on_clone(*arguments).assert_one_sentence(2, part)
+
+
+def test_a_resync_of_a_stranger_says_to_track_it(on_clone: Standpipe) -> None:
+    on_clone("resync", DID).assert_one_sentence(7, DID, "standpipe track")
+
+
+def test_the_status_of_a_stranger_says_to_track_it(on_clone: Standpipe) -> None:
+    on_clone("status", DID).assert_one_sentence(1, DID, "standpipe track")
+
+
+def test_query_prints_what_each_reader_expects(on_clone: Standpipe) -> None:
+    sql = "select 1 as n, 'a' as t, null as nothing, '{\"k\": [1.5]}'::jsonb as j, true as b"
+    assert on_clone("query", "--json", sql).json_lines() == [
+        {"n": 1, "t": "a", "nothing": None, "j": {"k": [1.5]}, "b": True}
+    ]
+    assert on_clone("query", "--csv", sql).out == 'n,t,nothing,j,b\n1,a,,"{""k"": [1.5]}",t\n'
+    table = on_clone("query", sql).out.splitlines()
+    assert table[0].split() == ["n", "t", "nothing", "j", "b"]
+    assert table[2].split() == ["1", "a", '{"k":', "[1.5]}", "t"]
+
+
+def test_query_writes_json_that_parsers_take(on_clone: Standpipe) -> None:
+    sql = "select 'NaN'::float8 as nan, 'infinity'::float8 as inf, '\\x00ff'::bytea as b, 1.50 as d"
+    [row] = on_clone("query", "--json", sql).json_lines()
+    assert row == {"nan": "nan", "inf": "inf", "b": "\\x00ff", "d": "1.50"}
+
+
+def test_query_shows_control_characters_instead_of_sending_them(on_clone: Standpipe) -> None:
+    sql = r"select E'\x1b]0;gotcha\x07 \u202e' as t, E'\u009b31m' as c1"
+    table = on_clone("query", sql)
+    as_json = on_clone("query", "--json", sql)
+    for out in (table.out, as_json.out):
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(out)
+    assert as_json.json_lines() == [{"t": "\x1b]0;gotcha\x07 \u202e", "c1": "\x9b31m"}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "part"),
+    [
+        ("selec 1", "syntax error"),
+        ("select * from nowhere", '"nowhere" does not exist'),
+        ("select * from sync.stored_records", "permission denied"),
+        ("select sync.track_repos(array['x'])", "permission denied"),
+        ("create temporary table t ()", "read-only"),
+        ("select 1; drop table x", "multiple commands"),
+        ("select 1/0", "division by zero"),
+        ("", "There is no SQL"),
+    ],
+)
+def test_query_refuses_in_one_sentence(sql: str, part: str, on_clone: Standpipe) -> None:
+    on_clone("query", sql).assert_one_sentence(2, part)
+
+
+def test_query_accepts_a_statement_without_rows(on_clone: Standpipe) -> None:
+    assert on_clone("query", "set work_mem = '8MB'") == Result(0, "", "")
+
+
+def test_query_reads_standard_input(clone: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [PROGRAM, "query", "--csv", "-"],
+        input="select 7 as n",
+        env=clean_environment(STANDPIPE_DATABASE_URL=clone),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "n\n7\n")
+
+
+def test_a_closed_pipe_ends_it_silently(clone: str, tmp_path: Path) -> None:
+    with started_program(
+        "query",
+        "--csv",
+        "select repeat('x', 100) from generate_series(1, 1000000)",
+        folder=tmp_path,
+        environment={"STANDPIPE_DATABASE_URL": clone},
+    ) as process:
+        assert process.stdout is not None
+        assert read_line(process)
+        process.stdout.close()
+        assert process.wait(60) == 141
+        process.stdout = open(os.devnull)  # noqa: SIM115
+    assert (tmp_path / "program.log").read_text() == ""
+
+
+def test_it_runs_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sync", "--version"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("standpipe, version ")
+
+
+# tail -------------------------------------------------------------------------------------------
+
+
+def fill_log(session: Session) -> None:
+    """Track a repo and write records by hand: the triggers log them."""
+    session.execute("select sync.track_repos(array[%s])", [DID])
+    session.execute("select sync.intern_collections(array[%s, 'com.example.other'])", [NOTE])
+    session.execute(
+        """
+        insert into sync.stored_records
+          (repo_id, collection_id, rkey, cid, rev, value, raw, reason)
+        select r.repo_id, c.collection_id, x.rkey, '\\x01711220'::bytea || sha256('x'),
+               '3jzfcijpj2z2a', x.value::jsonb, x.raw, x.reason
+          from sync.repos r, (values
+                 ('a', '{"text": "lorem"}', null::bytea, null),
+                 ('b', null, '\\xa0'::bytea, 'nul')) as x (rkey, value, raw, reason),
+               sync.collections c
+         where r.did = %s and c.nsid = %s
+        """,
+        [DID, NOTE],
+    )
+    session.execute(
+        "update sync.stored_records set value = '{\"text\": \"ipsum\"}' where rkey = 'a'"
+    )
+    session.execute("delete from sync.stored_records where rkey = 'a'")
+
+
+def test_tail_prints_events_in_the_shape_of_tap(on_clone: Standpipe, session: OpenSession) -> None:
+    fill_log(session())
+    events = on_clone("tail", "--from", "beginning", "--no-follow", "--json").json_lines()
+    actions = [event["record"]["action"] for event in events]
+    assert actions == ["create", "create", "update", "delete"]
+    first = events[0]
+    cid = first["record"].pop("cid")
+    assert cid.startswith("bafyrei")
+    assert first["type"] == "record"
+    assert first["record"] == {
+        "live": False,
+        "did": DID,
+        "rev": "3jzfcijpj2z2a",
+        "collection": NOTE,
+        "rkey": "a",
+        "action": "create",
+        "record": {"text": "lorem"},
+    }
+    epoch, _, change_id = first["position"].partition(".")
+    assert epoch.isdigit()
+    assert int(change_id) == first["id"]
+    assert "record" not in events[1]["record"]
+    assert events[1]["record"]["raw"] == {"$bytes": "oA"}
+    assert events[1]["record"]["reason"] == "nul"
+    assert not {"record", "cid"} & events[3]["record"].keys()
+    ids = [event["id"] for event in events]
+    assert ids == sorted(set(ids))
+
+
+def test_tail_goes_on_from_a_position(on_clone: Standpipe, session: OpenSession) -> None:
+    fill_log(session())
+    events = on_clone("tail", "--from", "beginning", "--no-follow", "--json").json_lines()
+    rest = on_clone("tail", "--from", events[1]["position"], "--no-follow", "--json").json_lines()
+    assert rest == events[2:]
+    assert on_clone("tail", "--from", "now", "--no-follow").out == ""
+
+
+def test_tail_filters_by_repo_and_collection(on_clone: Standpipe, session: OpenSession) -> None:
+    fill_log(session())
+
+    def count(*arguments: str) -> int:
+        result = on_clone("tail", "--from", "beginning", "--no-follow", *arguments)
+        return len(result.out.splitlines())
+
+    assert count("--collection", "com.example.*") == 4
+    assert count("--collection", "com.example.other") == 0
+    assert count("--did", DID) == 4
+    assert count("--did", OTHER_DID) == 0
+
+
+def test_tail_shows_accounts_and_purges(on_clone: Standpipe, session: OpenSession) -> None:
+    fill_log(session())
+    start = on_clone("tail", "--from", "beginning", "--no-follow", "--json").json_lines()[-1]
+    session().execute(
+        "update sync.repos set is_active = false, account_status = 'deactivated' where did = %s",
+        [DID],
+    )
+    arguments = ["tail", "--from", start["position"], "--no-follow"]
+    account, purge = on_clone(*arguments, "--json").json_lines()
+    assert account["type"] == "identity"
+    assert account["identity"]["is_active"] is False
+    assert account["identity"]["status"] == "deactivated"
+    assert purge["purge"] == {"did": DID, "collection": None}
+    assert [line.split()[3] for line in on_clone(*arguments).out.splitlines()] == [
+        "account",
+        "purge",
+    ]
+
+
+def test_tail_follows_and_ends_with_ctrl_c(
+    clone: str, session: OpenSession, tmp_path: Path
+) -> None:
+    conn = session()
+    environment = {"STANDPIPE_DATABASE_URL": clone}
+    with started_program("tail", "--json", folder=tmp_path, environment=environment) as process:
+        wait_until_listening(conn)
+        fill_log(conn)
+        assert json.loads(read_line(process))["record"]["action"] == "create"
+        assert end(process, signal.SIGINT) == 130
+    assert (tmp_path / "program.log").read_text().strip() == ""
+
+
+def test_a_command_that_is_terminated_says_nothing(
+    clone: str, session: OpenSession, tmp_path: Path
+) -> None:
+    environment = {"STANDPIPE_DATABASE_URL": clone}
+    with started_program("tail", folder=tmp_path, environment=environment) as process:
+        wait_until_listening(session())
+        assert end(process, signal.SIGTERM) == 143
+    assert (tmp_path / "program.log").read_text() == ""
+
+
+def wait_until_listening(conn: Session) -> None:
+    """Wait until a tail has subscribed and waits."""
+    query = (
+        "select 1 from pg_stat_activity where application_name = 'standpipe tail'"
+        " and datname = current_database() and state = 'idle' and query like '%change_log%'"
+    )
+    wait_until(lambda: conn.execute(query).fetchone(), "tail waits for more")
+
+
+# doctor -----------------------------------------------------------------------------------------
+
+
+def doctor_findings(result: Result) -> dict[str, dict[str, Any]]:
+    return {finding["check"]: finding for finding in result.json_lines()}
+
+
+def test_doctor_finds_nothing_wrong_with_a_new_database(on_clone: Standpipe) -> None:
+    result = on_clone("doctor", "--json")
+    findings = doctor_findings(result)
+    assert result.code == 0
+    assert {check for check, each in findings.items() if each["level"] != "ok"} == {"sources"}
+    assert on_clone("doctor").out.startswith("ok    database")
+
+
+def test_doctor_names_who_idles_with_the_lock_of_the_log(
+    on_clone: Standpipe, session: OpenSession
+) -> None:
+    holder = session(autocommit=False)
+    holder.execute("select sync.track_repos(array[%s])", [DID])
+    holder.execute("select sync.untrack_repos(array[%s])", [DID])
+    holder.execute("set constraints all immediate")
+    result = on_clone("doctor", "--json")
+    finding = doctor_findings(result)["log lock"]
+    assert result.code == 1
+    assert finding["level"] == "fail"
+    assert str(holder.info.backend_pid) in finding["finding"]
+    assert "pg_terminate_backend" in finding["advice"]
+
+
+def test_doctor_finds_a_stopped_source_and_a_gap(on_clone: Standpipe, session: OpenSession) -> None:
+    conn = session()
+    conn.execute("select sync.add_source('wss://relay.example.com')")
+    conn.execute("select sync.note_gap(1), sync.stop_source(1, 'FutureCursor')")
+    result = on_clone("doctor", "--json")
+    findings = doctor_findings(result)
+    assert result.code == 1
+    assert findings["sources"]["level"] == "fail"
+    assert "FutureCursor" in findings["sources"]["finding"]
+    assert findings["gaps"]["level"] == "warn"
+
+
+def test_doctor_without_a_schema_stops_there(standpipe: Standpipe, empty_database: str) -> None:
+    result = standpipe("doctor", "--json", STANDPIPE_DATABASE_URL=empty_database)
+    assert result.code == 1
+    assert list(doctor_findings(result)) == ["database", "schema"]
+    assert "standpipe upgrade" in doctor_findings(result)["schema"]["finding"]
+
+
+def test_doctor_of_an_unreachable_database_is_a_finding(standpipe: Standpipe) -> None:
+    result = standpipe("doctor", "--json", "--database-url", "postgresql://127.0.0.1:1/x")
+    assert result.code == 1
+    assert result.json_lines()[0]["level"] == "fail"
+
+
+# Errors -----------------------------------------------------------------------------------------
+
+
+def test_errors_of_tasks_are_explained_like_any_other() -> None:
+    group = ExceptionGroup(
+        "tasks", [ValueError("x"), ExceptionGroup("in", [BadInput("Sentence.")])]
+    )
+    assert explain(group) == ("Sentence.", 5)
+    assert explain(ValueError("a bug")) == ("", 1)
+    assert explain(FileNotFoundError(2, "No such file or directory", "x.car")) == (
+        "x.car: No such file or directory.",
+        1,
+    )
+    assert explain(psycopg.OperationalError("gone\nmore")) == ("The database failed: gone", 3)
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch, standpipe: Standpipe) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(cli, "main", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        run_command(["status"])
+
+
+def test_the_program_is_installed(tmp_path: Path) -> None:
+    assert run_program("--help", folder=tmp_path).code == 0
