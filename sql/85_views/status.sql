@@ -31,7 +31,8 @@ select r.repos,
        l.log_epoch,
        (l.log_epoch || '.' || l.log_floor) collate "C" as log_floor,
        (l.log_epoch || '.'
-         || greatest((select max(c.change_id) from sync.changes c), l.log_floor)) collate "C" as log_head,
+         || greatest((select max(c.change_id) from sync.changes c), l.log_floor)) collate "C"
+         as log_head,
        (select count(*) from sync.consumers) as consumers,
        (select coalesce(sum(p.events), 0)::bigint from sync.problems p) as problems
   from repos r

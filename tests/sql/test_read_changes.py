@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -293,6 +294,46 @@ def test_a_writer_that_has_not_committed_is_not_read_past(session: Open) -> None
     slow.commit()
     assert told(reader.read()) == [("update", "z")]
     assert reader.state == world.records()
+
+
+def test_a_repeatable_read_reader_fails_rather_than_reads_twice(session: Open) -> None:
+    owner, other, late = session(), session(), session(autocommit=False)
+    with owner.transaction():
+        World(owner).load(0, "ab")
+        make_reader(owner)
+    late.execute("set transaction isolation level repeatable read")
+    late.execute("select 1")
+    assert len(other.execute("select * from sync.read_changes('app')").fetchall()) == 2
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        late.execute("select * from sync.read_changes('app')")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"p_collections": [LIKE]}, {"p_dids": [did(1)]}])
+def test_the_log_and_the_stored_rows_are_read_by_their_indexes(
+    db: Session, arguments: dict[str, Any]
+) -> None:
+    """Without sequential scans where an index can serve, none is left on the large tables."""
+    world = World(db, repos=3)
+    for repo in range(3):
+        world.load(repo, "abc")
+        world.load(repo, "d", collection=LIKE)
+    reader = make_reader(db, **arguments)
+    scans = """
+        select coalesce(sum(seq_scan), 0) as seq, coalesce(sum(idx_scan), 0) as idx
+          from pg_stat_xact_all_tables
+         where relname in ('stored_records', 'repos') or relname like 'changes%'
+    """
+    db.execute("set local enable_seqscan = off")
+    before = db.execute(scans).fetchall()[0]
+    db.execute("select * from sync.read_changes('app', 2)")
+    world.put(1, "e")
+    middle = db.execute(scans).fetchall()[0]
+    for _ in range(6):
+        db.execute("select * from sync.read_changes('app', 2)")
+    after = db.execute(scans).fetchall()[0]
+    assert reader.status()["is_at_rest"]
+    assert after["seq"] == middle["seq"]
+    assert after["idx"] > middle["idx"] > before["idx"]
 
 
 def wait_until_blocked(observer: Session, pid: int) -> None:
