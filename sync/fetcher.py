@@ -31,6 +31,7 @@ from sync.progress import Progress
 from sync.reconciler import FetchedRepo, reconcile
 from sync.resolver import Resolver
 from sync.triage import host_of, now_us
+from sync.wakes import wait_for
 
 MAX_RUNNING = 64
 GROUP_REPOS = 100
@@ -40,8 +41,6 @@ WAITING_RECORDS = 500_000
 CONCURRENT_VERIFICATIONS = 2
 IDLE_S = 0.5
 MEMORY_SPOOL_BYTES = 262_144
-# Fresh enough for a fetch; a migration within these seconds costs one failed attempt.
-DOCUMENT_MAX_AGE_S = 10.0
 BUSY_ATTEMPTS = 50
 BUSY_RETRY_S = 0.1
 RELEASE_TIMEOUT_S = 2.0
@@ -133,14 +132,7 @@ class Fetcher:
                 group.create_task(self._fetch(claim))
             parts.progress.fetches_running = len(self._running)
             if not claims:
-                await self._wait_for_work()
-
-    async def _wait_for_work(self) -> None:
-        try:
-            async with asyncio.timeout(IDLE_S):
-                await self._parts.wake.wait()
-        except TimeoutError:
-            return
+                await wait_for(parts.wake, timeout_s=IDLE_S)
 
     # From a claim to a verified export ---------------------------------------------------------
 
@@ -215,17 +207,13 @@ class Fetcher:
     async def _resolve(self, claim: Claim) -> DidDocument:
         """Resolve the DID afresh (D-18), and store what is new of it."""
         try:
-            document = await self._parts.resolver.document(claim.did, max_age_s=DOCUMENT_MAX_AGE_S)
+            document = await self._parts.resolver.document(claim.did, max_age_s=0)
         except IdentityError as error:
             status = "deleted" if error.reason == "tombstoned" else None
             reason = f"identity_{error.reason}"
             raise FetchError(reason, error.detail, account_status=status) from error
-        await self._store_if_new(claim, document)
+        await self._parts.keeper.store_if_new(document)
         return document
-
-    async def _store_if_new(self, claim: Claim, document: DidDocument) -> None:
-        if (document.pds_url, document.signing_key) != (claim.pds_url, claim.signing_key):
-            await self._parts.keeper.store(document, max_age_s=DOCUMENT_MAX_AGE_S)
 
     async def _verify(self, claim: Claim, key: str, file: BinaryIO) -> Export:
         """Verify an export in a thread; when its signature fails, with a newer key once."""
@@ -237,7 +225,7 @@ class Fetcher:
             document = await self._parts.resolver.refresh(claim.did)
             if document is None or document.signing_key in {None, key}:
                 raise
-            await self._store_if_new(claim, document)
+            await self._parts.keeper.store_if_new(document)
             return await self._read(claim.did, document.signing_key or "", file)
 
     async def _read(self, did: str, key: str, file: BinaryIO) -> Export:

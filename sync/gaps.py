@@ -16,10 +16,13 @@ import httpx
 
 from sync import log
 from sync.database import IngestConnection
+from sync.errors import IdentityError
 from sync.firehose import Backoff
 from sync.http import HttpClient, HttpFailure
 from sync.identities import RepoStatus, ask_status, read_status
 from sync.progress import Progress
+from sync.resolver import Resolver
+from sync.wakes import wait_for
 
 TICK_S = 0.5
 PAGE_REPOS = 5_000  # of ours, compared at a time
@@ -31,6 +34,7 @@ PAGE_TIMEOUT_S = 30.0
 CONCURRENT_HOSTS = 8
 CONCURRENT_QUESTIONS = 8
 REPORT_SIZE = 1_000
+CONFIRM_MAX_AGE_S = 5.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 600.0
 
 _OPEN = "select source_id, gap_since from sync.open_gaps()"
@@ -61,10 +65,17 @@ class GapCloser:
     """Compare repos whenever a gap is open."""
 
     def __init__(
-        self, conn: IngestConnection, *, http: HttpClient, progress: Progress, wake: asyncio.Event
+        self,
+        conn: IngestConnection,
+        *,
+        http: HttpClient,
+        resolver: Resolver,
+        progress: Progress,
+        wake: asyncio.Event,
     ) -> None:
         self._conn = conn
         self._http = http
+        self._resolver = resolver
         self._progress = progress
         self._wake = wake
         self._unanswered: ByHost = {}
@@ -92,7 +103,7 @@ class GapCloser:
                 compared = []
                 _log.info("compared all repos after a gap")
                 continue
-            await self._wait()
+            await wait_for(self._wake, timeout_s=TICK_S)
 
     async def compare_all(self) -> ByHost:
         """Compare every repo that counts as current; returns those nobody answered for."""
@@ -114,7 +125,8 @@ class GapCloser:
 
         async def ask(pds_url: str, dids: list[str]) -> Answers:
             async with hosts:
-                return await ask_host(self._http, pds_url, dids)
+                answers = await ask_host(self._http, pds_url, dids)
+                return await self._confirm(pds_url, answers)
 
         async with asyncio.TaskGroup() as group:
             tasks = {url: group.create_task(ask(url, dids)) for url, dids in by_host.items()}
@@ -123,6 +135,21 @@ class GapCloser:
         return {
             url: task.result().unanswered for url, task in tasks.items() if task.result().unanswered
         }
+
+    async def _confirm(self, pds_url: str, answers: Answers) -> Answers:
+        """Drop what a host says to the disfavour of accounts that live elsewhere by now (MG-03)."""
+        kept = dict(answers.statuses)
+        for did, status in answers.statuses.items():
+            if status.is_active:
+                continue
+            try:
+                document = await self._resolver.document(did, max_age_s=CONFIRM_MAX_AGE_S)
+            except IdentityError:
+                del kept[did]
+                continue
+            if document.pds_url != pds_url:
+                del kept[did]
+        return Answers(kept, answers.unanswered)
 
     async def _report(self, statuses: dict[str, RepoStatus]) -> None:
         entries = list(statuses.items())
@@ -135,13 +162,6 @@ class GapCloser:
                 [status.is_active for _, status in chunk],
                 [status.status for _, status in chunk],
             )
-
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(TICK_S):
-                await self._wake.wait()
-        except TimeoutError:
-            return
 
 
 async def ask_host(http: HttpClient, pds_url: str, dids: Sequence[str]) -> Answers:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import httpx
 
 from sync.atproto.identity import DidDocument
-from sync.atproto.syntax import is_tid
+from sync.atproto.syntax import INVALID_HANDLE, is_tid
 from sync.database import IngestConnection
 from sync.errors import IdentityError
 from sync.http import HttpClient, HttpFailure
@@ -21,7 +21,7 @@ STORE_ATTEMPTS = 5
 STORE_RETRY_S = 0.1
 
 _CLAIM = "select did, handle, pds_url, signing_key from sync.claim_identities($1)"
-_KNOWN_HANDLE = "select handle from sync.repo_identity(array[$1::text])"
+_KNOWN = "select handle, pds_url, signing_key from sync.repo_identity(array[$1::text])"
 _SET = "select sync.set_identity($1, $2, $3, $4)"
 _FAIL = "select sync.fail_identity($1, $2)"
 _REPORT = "select sync.report_revs($1, $2, $3, $4)"
@@ -54,13 +54,23 @@ class IdentityKeeper:
                 group.create_task(self._refresh(row["did"], is_new=row["handle"] is None))
         return len(rows)
 
+    async def store_if_new(self, document: DidDocument) -> None:
+        """Store a fresh document unless it says what is known already."""
+        async with self._lock:
+            known = await self._conn.fetchrow(_KNOWN, document.did)
+        if known is None:
+            return
+        claim = document.handle_claim or INVALID_HANDLE
+        if tuple(known) != (claim, document.pds_url, document.signing_key):
+            await self.store(document, max_age_s=NEW_MAX_AGE_S)
+
     async def store(self, document: DidDocument, *, max_age_s: float) -> None:
         """Store a document together with the handle it claims, checked both ways."""
         identity = await self._resolver.resolve(document.did, max_age_s=max_age_s)
         async with self._lock:
             handle = identity.handle
             if handle is None:  # nobody could say: keep what was verified before (IN-16)
-                handle = await self._conn.fetchval(_KNOWN_HANDLE, document.did)
+                handle = await self._conn.fetchval(_KNOWN, document.did)
         for _ in range(STORE_ATTEMPTS):
             async with self._lock:
                 is_stored = await self._conn.fetchval(

@@ -23,6 +23,7 @@ from sync.staging import LaneClaim, StagedEvent
 from sync.stream import Frame, FrameQueue, StreamState
 from sync.tracking import Signer, TrackedRepos
 from sync.triage import Triage, Waiting
+from sync.wakes import Wakes
 
 TICK_S = 0.5
 TAKE_TIMEOUT_S = 0.05
@@ -30,7 +31,7 @@ RELOAD_S = 0.5
 MAX_BATCH_BYTES = 16 << 20
 YIELD_EVERY = 32
 # A source that says nothing for this long after the connection gets the start cursor 0.
-QUIET_START_S = 1.0
+QUIET_START_S = 0.5
 REFRESH_TIMEOUT_S = 2.0
 # Waiting for identities may cost a lane at most a tenth of its time (SG-09).
 REFRESH_REST_FACTOR = 9.0
@@ -60,6 +61,7 @@ class LaneParts:
     resolver: Resolver
     progress: Progress
     source: SourceProgress
+    wakes: Wakes
     problems: ProblemLog = field(default_factory=ProblemLog)
 
 
@@ -77,6 +79,7 @@ class Lane:
         )
         self._batches: asyncio.Queue[Batch] = asyncio.Queue(maxsize=1)
         self._reloaded_at = 0.0
+        self._reloaded_serial = 0
         self._handed_over_at = 0.0
         self._refresh_after = 0.0
         # Without a cursor there is no telling what was missed before (CU-09).
@@ -90,8 +93,14 @@ class Lane:
             group.create_task(self._apply_forever())
 
     async def _apply_forever(self) -> None:
+        published = 0
         while True:
-            await self._applier.apply(await self._batches.get())
+            batch = await self._batches.get()
+            await self._applier.apply(batch)
+            if batch.generation != published:
+                # What waited for the lanes to know it may be fetched now (BF-01).
+                published = batch.generation
+                self._parts.wakes.fetches.set()
 
     async def _verify_forever(self) -> None:
         parts = self._parts
@@ -126,10 +135,10 @@ class Lane:
         )
 
     async def _reload_if_due(self) -> bool:
-        now = time.monotonic()
-        if now - self._reloaded_at < RELOAD_S:
+        now, serial = time.monotonic(), self._parts.wakes.serial
+        if now - self._reloaded_at < RELOAD_S and serial == self._reloaded_serial:
             return False
-        self._reloaded_at = now
+        self._reloaded_at, self._reloaded_serial = now, serial
         is_changed = await self._repos.reload(self._parts.control)
         self._parts.progress.tracked_repos = len(self._repos)
         return is_changed
@@ -221,9 +230,9 @@ class Lane:
         waiting = {item.message.did for item in judged if isinstance(item, Waiting)}
         if waiting:
             await self._repos.look_up(self._parts.control, sorted(waiting))
-            judged = self._again(judged)
+            judged = self._again(judged, is_fresh=False)
             await self._refresh({item.message.did for item in judged if isinstance(item, Waiting)})
-            judged = self._again(judged)
+            judged = self._again(judged, is_fresh=True)
         settled: list[StagedEvent] = []
         for item in judged:
             event = self._triage.give_up(item) if isinstance(item, Waiting) else item
@@ -234,10 +243,14 @@ class Lane:
                 settled.append(StagedEvent(seq=event.seq, did=event.did, kind="identity"))
         return settled
 
-    def _again(self, judged: list[StagedEvent | Waiting]) -> list[StagedEvent | Waiting]:
+    def _again(
+        self, judged: list[StagedEvent | Waiting], *, is_fresh: bool
+    ) -> list[StagedEvent | Waiting]:
         """Judge what waits once more, each in its place in the order."""
         results = (
-            self._triage.judge(item.message) if isinstance(item, Waiting) else item
+            self._triage.judge(item.message, is_fresh=is_fresh)
+            if isinstance(item, Waiting)
+            else item
             for item in judged
         )
         return [result for result in results if result is not None]

@@ -5,6 +5,7 @@ import asyncio
 from sync.database import IngestConnection
 from sync.identities import IdentityKeeper
 from sync.progress import Progress
+from sync.wakes import wait_for
 
 UPKEEP_IDLE_S = 2.0
 IDENTITY_IDLE_S = 0.5
@@ -27,10 +28,5 @@ async def refresh_identities_forever(
         wake.clear()
         count = await keeper.refresh_some()
         progress.identities_resolved += count
-        if count:
-            continue
-        try:
-            async with asyncio.timeout(IDENTITY_IDLE_S):
-                await wake.wait()
-        except TimeoutError:
-            continue
+        if not count:
+            await wait_for(wake, timeout_s=IDENTITY_IDLE_S)

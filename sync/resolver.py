@@ -109,13 +109,15 @@ class Resolver:
         return Identity(did, handle, document.pds_url, document.signing_key)
 
     async def refresh(self, did: str) -> DidDocument | None:
-        """Ask past the cache, or return None when this DID or everybody asked too often."""
+        """Ask past the cache; when that happened too often, return what is cached, if anything."""
         now = self._clock()
         forced_at = self._forced_at.get(did)
-        if forced_at is not None and now - forced_at < FORCED_INTERVAL_S:
-            return None
-        if not self._forced.try_take():
-            return None
+        is_recent = forced_at is not None and now - forced_at < FORCED_INTERVAL_S
+        if did in self._running:
+            return await self._fetch_once(did)
+        if is_recent or not self._forced.try_take():
+            known = self._documents.get(did)
+            return None if known is None else known[1]
         self._forced_at[did] = now
         return await self.document(did, max_age_s=0)
 

@@ -28,6 +28,7 @@ from sync.sources import (
     SourceSupervisor,
     source_url,
 )
+from sync.wakes import Wakes
 
 WORK_CHANNEL = "sync_work"
 LISTEN_CHECK_S = 5.0
@@ -35,21 +36,6 @@ LISTEN_CHECK_S = 5.0
 _ADD_SOURCE = "select sync.add_source($1, $2)"
 _RECOVER = "select sync.recover_fetches()"
 _ALIVE = "select 1"
-
-
-class _Wakes:
-    """Events that a notification sets: one for each part that waits for work."""
-
-    def __init__(self) -> None:
-        self.sources = asyncio.Event()
-        self.fetches = asyncio.Event()
-        self.identities = asyncio.Event()
-        self.gaps = asyncio.Event()
-
-    def set_all(self, *_: object) -> None:
-        """Wake everybody: the notification does not say who has work."""
-        for event in (self.sources, self.fetches, self.identities, self.gaps):
-            event.set()
 
 
 async def run_service(
@@ -122,14 +108,14 @@ class _Service:
         self._http = http
         self._resolver = resolver
         self._progress = progress
-        self._wakes = _Wakes()
+        self._wakes = Wakes()
         self._sources = SourceParts(
             settings=settings,
             database_url=url,
             http=http,
             resolver=resolver,
             progress=progress,
-            wake=self._wakes.sources,
+            wakes=self._wakes,
         )
         self._has_fetched = False
 
@@ -185,7 +171,13 @@ class _Service:
         )
 
     async def _run_gaps(self, conn: IngestConnection) -> None:
-        closer = GapCloser(conn, http=self._http, progress=self._progress, wake=self._wakes.gaps)
+        closer = GapCloser(
+            conn,
+            http=self._http,
+            resolver=self._resolver,
+            progress=self._progress,
+            wake=self._wakes.gaps,
+        )
         await closer.run()
 
     async def _listen(self, conn: IngestConnection) -> None:

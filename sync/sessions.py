@@ -1,6 +1,7 @@
 """Connections of the ingest services: opened with a stage, watched over, opened again when lost."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -24,8 +25,12 @@ FETCH_LOCK = 0
 _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 _OPEN_STAGE = "select sync.open_stage()"
 
-# The connection is gone, or the server is going or coming back.
-_LOST_STATES = ("08", "57P", "25P03", "53300")
+_DATABASE_ERRORS = (
+    DatabaseUnavailable,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+)
 
 _log = log.get("database")
 
@@ -60,20 +65,22 @@ async def keep_working(
     *,
     progress: Progress,
 ) -> None:
-    """Run `work` with a connection; when the database is lost, wait for it and start over."""
+    """Run `work` with a connection; after trouble with the database, start over."""
     backoff = Backoff(first_s=RECONNECT_FIRST_S, max_s=RECONNECT_MAX_S)
     while True:
+        started_at = time.monotonic()
         try:
             async with ingest_session(url, name=name) as conn:
                 progress.is_database_up = True
-                backoff.reset()
                 await work(conn)
                 return
-        except Exception as error:  # only what means a lost database is kept
-            if not is_lost(error):
+        except Exception as error:  # only what the database says is kept
+            if not is_database_error(error):
                 raise
             progress.is_database_up = False
-            _log.warning("the database is away", part=name, reason=str(first_of(error)))
+            _log.warning("starting over", part=name, reason=str(first_of(error)))
+        if time.monotonic() - started_at > RECONNECT_MAX_S:
+            backoff.reset()
         await asyncio.sleep(backoff.next_delay_s())
 
 
@@ -92,9 +99,9 @@ async def take_lock(conn: IngestConnection, key: int, *, wait_s: float, what: st
         await asyncio.sleep(LOCK_POLL_S)
 
 
-def is_lost(error: BaseException) -> bool:
-    """Tell whether everything that went wrong is the loss of the database."""
-    return all(_is_loss(leaf) for leaf in leaves_of(error))
+def is_database_error(error: BaseException) -> bool:
+    """Tell whether everything that went wrong came from the database or the way to it."""
+    return all(isinstance(leaf, _DATABASE_ERRORS) for leaf in leaves_of(error))
 
 
 def first_of(error: BaseException) -> BaseException:
@@ -109,9 +116,3 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
             yield from leaves_of(inner)
     else:
         yield error
-
-
-def _is_loss(error: BaseException) -> bool:
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "").startswith(_LOST_STATES)
-    return isinstance(error, DatabaseUnavailable | asyncpg.InterfaceError | ConnectionError)

@@ -20,6 +20,7 @@ from sync.resolver import Resolver
 from sync.sessions import first_of, ingest_session, keep_working, take_lock
 from sync.staging import LaneClaim
 from sync.stream import FrameQueue, StreamState
+from sync.wakes import Wakes, wait_for
 
 LANE = 0
 FIRST_LOCK_WAIT_S = 5.0
@@ -53,7 +54,7 @@ class SourceParts:
     http: HttpClient
     resolver: Resolver
     progress: Progress
-    wake: asyncio.Event
+    wakes: Wakes
     # Set once every source that was enabled at the start has its lane.
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -71,16 +72,12 @@ class SourceSupervisor:
         """Follow the list of enabled sources until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                self._parts.wake.clear()
+                self._parts.wakes.sources.clear()
                 enabled = {Source(*row) for row in await conn.fetch(_ENABLED)}
                 self._follow(group, enabled)
                 if {source.source_id for source in enabled} <= self._claimed:
                     self._parts.is_ready.set()
-                try:
-                    async with asyncio.timeout(POLL_S):
-                        await self._parts.wake.wait()
-                except TimeoutError:
-                    continue
+                await wait_for(self._parts.wakes.sources, timeout_s=POLL_S)
 
     def _follow(self, group: asyncio.TaskGroup, enabled: set[Source]) -> None:
         for source, task in list(self._tasks.items()):
@@ -135,7 +132,7 @@ class SourceSupervisor:
         )
         token, seq = await conn.fetchrow(_CLAIM_LANE, source.source_id, LANE) or (0, None)
         self._claimed.add(source.source_id)
-        parts.wake.set()
+        parts.wakes.sources.set()
         state = StreamState(seq)
         queue = FrameQueue(max_frames=QUEUE_FRAMES, max_bytes=QUEUE_BYTES)
         reader = FirehoseReader(
@@ -164,6 +161,7 @@ class SourceSupervisor:
                     resolver=parts.resolver,
                     progress=parts.progress,
                     source=progress,
+                    wakes=parts.wakes,
                 )
             )
             async with asyncio.TaskGroup() as group:

@@ -18,7 +18,7 @@ from sync.atproto.frame import (
     UnknownMessage,
     read_frame,
 )
-from sync.errors import FramingError, MessageError
+from sync.errors import FramingError, MessageError, ProtocolError
 
 POISON_ATTEMPTS = 3
 
@@ -82,7 +82,12 @@ class StreamState:
     def _read(self, frame: Frame) -> Message:
         if isinstance(frame, str):
             raise FramingError("text_frame", "the stream is binary", rule="ES-06")
-        message = read_frame(frame)
+        try:
+            message = read_frame(frame)
+        except ProtocolError:
+            raise
+        except Exception as error:
+            raise FramingError("unexpected_error", type(error).__name__) from error
         seq = None if isinstance(message, InfoMessage | ErrorMessage) else message.seq
         if seq is not None and self.seq is not None and seq < self.seq:
             if isinstance(message, UnknownMessage):

@@ -72,8 +72,13 @@ class Triage:
         self._problems = problems
         self._clock_us = clock_us
 
-    def judge(self, message: Judged | UnknownMessage) -> StagedEvent | Waiting | None:
-        """Return the event to stage, or what has to be found out first, or nothing to do."""
+    def judge(
+        self, message: Judged | UnknownMessage, *, is_fresh: bool = False
+    ) -> StagedEvent | Waiting | None:
+        """Return the event to stage, or what has to be found out first, or nothing to do.
+
+        `is_fresh`: identities were looked up for this message, there is no newer answer.
+        """
         if isinstance(message, UnknownMessage):
             self.refuse("unknown_message", detail=message.kind)
             return None
@@ -86,6 +91,9 @@ class Triage:
         if self._is_pds and host_of(signer.pds_url or "") != self._host:
             return Waiting(message, "wrong_host", signer.pds_url or "no PDS known")
         if isinstance(message, AccountMessage):
+            if self._is_pds and not message.active and not is_fresh:
+                # After a migration the old host says so, while we still think it is the host.
+                return Waiting(message, "wrong_host", "not confirmed")
             return stage_account(message)
         key = signer.key()
         if key is None:
@@ -131,8 +139,8 @@ class Triage:
             )
         except ProtocolError as error:
             self.refuse(error.reason, did=message.did, detail=error.detail)
-        except Exception as error:  # no bytes of a stranger may stop the lane (FA-14)
-            _log.exception("a message could not be judged", did=message.did, seq=message.seq)
+        except Exception as error:  # noqa: BLE001  (no bytes may stop the lane: FA-14)
+            _log.error("a message could not be judged", did=message.did, error=repr(error)[:300])
             self.refuse("unexpected_error", did=message.did, detail=type(error).__name__)
         return None
 

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from sync.sessions import ServiceBusy
 from sync.simnet import Simnet
-from tests.integration.rig import NOTE, note, rig_on
+from sync.simnet.repo import Write
+from tests.integration.rig import LIKE, NOTE, Rig, note, rig_on
+
+pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.mark.rule("BF-01", "BF-02")
+@pytest.mark.rule("BF-01", "BF-15", "CU-05")
 async def test_a_tracked_repo_is_backfilled_and_then_follows_the_stream(clone, tmp_path: Path):
     async with Simnet(seed=11, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")
@@ -16,9 +20,158 @@ async def test_a_tracked_repo_is_backfilled_and_then_follows_the_stream(clone, t
         rig.start()
         await rig.track(alice)
         await rig.level(alice)
+        before = await rig.last_change()
         alice.create(NOTE, note("live"), rkey="b")
         alice.update(NOTE, note("changed"), rkey="a")
-        alice.delete(NOTE, "b")
+        alice.apply_writes([Write.delete(NOTE, "b"), Write.create(NOTE, "c", note("three"))])
         await rig.level(alice)
-        assert await rig.changes(alice) == []
+        assert sorted(await rig.changes(alice, after=before)) == sorted(
+            [
+                ("create", "b", True),
+                ("update", "a", True),
+                ("delete", "b", True),
+                ("create", "c", True),
+            ]
+        )
         await rig.stop()
+
+
+@pytest.mark.rule("MT-11", "CU-14")
+async def test_events_of_strangers_are_dropped_and_move_the_cursor(clone, tmp_path: Path):
+    async with Simnet(seed=12, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice, bob = net.create_account("alice.test"), net.create_account("bob.test")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        for number in range(40):
+            bob.create(NOTE, note(str(number)))
+        await rig.until(lambda: cursor_is(rig, net.world.relay.last_seq))
+        assert await rig.stored(bob) == {}
+
+
+async def cursor_is(rig: Rig, seq: int) -> bool:
+    """Tell whether the durable cursor has reached a sequence number."""
+    return await rig.conn.fetchval("select seq from sync.source_status") == seq
+
+
+@pytest.mark.rule("BF-07")
+async def test_records_outside_the_tracked_collections_are_not_stored(clone, tmp_path: Path):
+    async with Simnet(seed=13, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("kept"), rkey="a")
+        alice.create(LIKE, {"$type": LIKE, "subject": "x"}, rkey="b")
+        rig.start()
+        await rig.track(alice, collections=[NOTE])
+        await rig.until(lambda: head_is_current(rig, alice))
+        alice.create(LIKE, {"$type": LIKE, "subject": "y"}, rkey="c")
+        alice.create(NOTE, note("kept too"), rkey="d")
+        await rig.until(lambda: head_is_current(rig, alice))
+        assert sorted(await rig.stored(alice)) == [f"{NOTE}/a", f"{NOTE}/d"]
+        assert await rig.state(alice) == "synchronized"
+
+
+async def head_is_current(rig: Rig, account) -> bool:
+    """Tell whether the stored head is the network's."""
+    return await rig.head(account) == account.rev
+
+
+@pytest.mark.rule("CU-06", "CU-15")
+async def test_after_a_relay_restart_reading_goes_on_at_the_cursor(clone, tmp_path: Path):
+    async with Simnet(seed=14, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await net.stop_server("relay")
+        alice.create(NOTE, note("while it was away"), rkey="a")
+        await net.start_server("relay")
+        await rig.level(alice)
+        assert (await rig.changes(alice))[-1] == ("create", "a", True)
+
+
+@pytest.mark.rule("CU-04", "CU-05")
+async def test_a_service_that_crashes_goes_on_where_it_was(clone, tmp_path: Path):
+    async with Simnet(seed=15, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await rig.crash()
+        alice.create(NOTE, note("missed"), rkey="a")
+        rig.start()
+        await rig.level(alice)
+        assert (await rig.changes(alice)).count(("create", "a", True)) == 1
+
+
+@pytest.mark.rule("SN-07", "SN-10", "MG-06", "SG-08")
+async def test_a_rotated_key_is_looked_up_and_its_sync_adopted(clone, tmp_path: Path):
+    async with Simnet(seed=16, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        before = await rig.last_change()
+        alice.rotate_key("p256")
+        alice.create(NOTE, note("with the new key"), rkey="b")
+        await rig.level(alice)
+        changes = [change for change in await rig.changes(alice, after=before) if change[1]]
+        assert changes == [("create", "b", True)]
+
+
+@pytest.mark.rule("AC-01", "AC-04", "AC-07", "AC-18")
+async def test_a_deactivated_account_is_hidden_and_comes_back(clone, tmp_path: Path):
+    async with Simnet(seed=17, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        alice.deactivate()
+        await rig.until(lambda: is_hidden(rig, alice))
+        alice.activate()
+        alice.create(NOTE, note("back"), rkey="b")
+        await rig.level(alice)
+
+
+async def is_hidden(rig: Rig, account) -> bool:
+    """Tell whether no record of an account is shown."""
+    return await rig.stored(account) == {}
+
+
+@pytest.mark.rule("IN-07", "MT-07")
+async def test_a_changed_handle_is_checked_and_stored(clone, tmp_path: Path):
+    async with Simnet(seed=18, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        assert await handle_is(rig, alice, "alice.test")
+        alice.change_handle("malice.test")
+        await rig.until(lambda: handle_is(rig, alice, "malice.test"))
+
+
+async def handle_is(rig: Rig, account, handle: str) -> bool:
+    """Tell whether a repo is known by this handle."""
+    query = "select handle from sync.repo_status where did = $1"
+    return await rig.conn.fetchval(query, account.did) == handle
+
+
+async def test_a_second_service_refuses_with_one_sentence(clone, tmp_path: Path):
+    async with Simnet(seed=19, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        rig.start()
+        await rig.until(lambda: has_lane(rig))
+        async with rig_on(net, clone, tmp_path) as second:
+            second.start()
+            with pytest.raises(ServiceBusy, match="Another standpipe service"):
+                await second.until(never)
+
+
+async def has_lane(rig: Rig) -> bool:
+    """Tell whether the service holds its lane."""
+    return bool(await rig.conn.fetchval("select sum(lanes) from sync.source_status"))
+
+
+async def never() -> bool:
+    """Answer no, until the service has something else to say."""
+    return False

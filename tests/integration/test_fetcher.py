@@ -1,0 +1,160 @@
+"""Fetches that go wrong: what each answer of a PDS means for the repo and its host."""
+
+from pathlib import Path
+
+import pytest
+
+from sync.simnet import Account, Simnet
+from tests.integration.rig import NOTE, Rig, note, rig_on
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def failed_with(rig: Rig, account: Account, text: str) -> bool:
+    """Tell whether the last fetch failed for a reason."""
+    query = "select error from sync.repo_status where did = $1 and sync_state = 'failed'"
+    return text in (await rig.conn.fetchval(query, account.did) or "")
+
+
+async def retry(rig: Rig, account: Account) -> None:
+    """Have a repo fetched again at once, as `standpipe resync` does."""
+    await rig.conn.fetchval("select sync.resync_repos($1)", [account.did])
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ({"status": 500}, "server_error"),
+        ({"status": 429, "headers": {"retry-after": "120"}}, "rate_limited"),
+        ({"status": 404}, "repo_not_found"),
+        ({"cut_after_bytes": 60}, "unreachable"),
+    ],
+)
+@pytest.mark.rule("AC-13", "BF-16", "CA-05", "A-40", "A-41", "A-55")
+async def test_a_failed_fetch_deletes_nothing_and_is_made_good(
+    clone, tmp_path: Path, trouble, reason
+):
+    async with Simnet(seed=51, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        stored = await rig.stored(alice)
+        net.fail_next("sync.getRepo", did=alice.did, **trouble)
+        await retry(rig, alice)
+        await rig.until(lambda: failed_with(rig, alice, reason))
+        assert await rig.stored(alice) == stored
+        assert any(name.startswith("fetch_") for name in await rig.problems())
+        await retry(rig, alice)
+        await rig.level(alice)
+
+
+@pytest.mark.rule("BF-16", "OP-02")
+async def test_a_host_that_asks_for_a_pause_gets_it(clone, tmp_path: Path):
+    async with Simnet(seed=52, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        net.fail_next("sync.getRepo", status=429, headers={"retry-after": "86400"})
+        await retry(rig, alice)
+        await rig.until(lambda: failed_with(rig, alice, "rate_limited"))
+        wait_s = await rig.conn.fetchval(
+            "select extract(epoch from max(ready_at) - now()) from sync.host_status where url <> ''"
+        )
+        assert 3000 < wait_s <= 3600
+
+
+@pytest.mark.rule("AC-13", "AC-04")
+async def test_a_deactivated_account_found_by_a_fetch_is_hidden(clone, tmp_path: Path):
+    async with Simnet(seed=53, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        net.drop_next(1)
+        alice.deactivate()
+        await retry(rig, alice)
+        await rig.until(lambda: status_is(rig, alice, "deactivated"))
+        assert await rig.stored(alice) == {}
+
+
+async def status_is(rig: Rig, account: Account, status: str) -> bool:
+    """Tell whether an account is known to be in a status."""
+    query = "select account_status from sync.repo_status where did = $1"
+    return await rig.conn.fetchval(query, account.did) == status
+
+
+@pytest.mark.rule("CA-14", "D-01")
+async def test_a_repo_over_the_size_limit_fails_without_being_read(clone, tmp_path: Path):
+    async with (
+        Simnet(seed=54, start_us=None) as net,
+        rig_on(net, clone, tmp_path, max_repo_bytes=2_000) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        for number in range(40):
+            alice.create(NOTE, note("x" * 200 + str(number)))
+        rig.start()
+        await rig.track(alice)
+        await rig.until(lambda: failed_with(rig, alice, "too_big"))
+        assert await rig.stored(alice) == {}
+
+
+@pytest.mark.rule("SG-08", "MG-02", "HO-06")
+async def test_a_migrated_account_is_fetched_from_its_new_host(clone, tmp_path: Path):
+    async with (
+        Simnet(seed=55, start_us=None, pds_count=2) as net,
+        rig_on(net, clone, tmp_path) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        before = await rig.last_change()
+        alice.move_account(1, resign=True)
+        alice.create(NOTE, note("from the new host"), rkey="b")
+        await retry(rig, alice)
+        await rig.level(alice)
+        records = [one for one in await rig.changes(alice, after=before) if one[1]]
+        assert [one[:2] for one in records] == [("create", "b")]
+        query = "select pds_url from sync.repo_status where did = $1"
+        assert await rig.conn.fetchval(query, alice.did) == net.pds_urls[1]
+
+
+@pytest.mark.rule("AC-14", "D-16")
+async def test_a_tombstoned_did_counts_as_deleted(clone, tmp_path: Path):
+    async with Simnet(seed=56, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        alice.delete_account(tombstone=True)
+        await rig.until(lambda: status_is(rig, alice, "deleted"))
+        assert await rig.stored(alice) == {}
+
+
+@pytest.mark.rule("HO-01", "HO-04", "AC-11", "MG-03", "D-12")
+async def test_an_old_host_has_no_say_over_an_account_that_moved(clone, tmp_path: Path):
+    async with (
+        Simnet(seed=57, start_us=None, pds_count=2) as net,
+        rig_on(net, clone, tmp_path) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start([(url.replace("http", "ws"), "pds") for url in net.pds_urls])
+        await rig.track(alice)
+        await rig.level(alice)
+        alice.move_account(1, resign=True)
+        alice.create(NOTE, note("two"), rkey="b")
+        await rig.level(alice)
+        await rig.until(lambda: was_refused(rig, "wrong_host"))
+        assert await rig.is_level(alice)
+
+
+async def was_refused(rig: Rig, reason: str) -> bool:
+    """Tell whether a reason was counted."""
+    return reason in await rig.problems()

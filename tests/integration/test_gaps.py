@@ -1,0 +1,136 @@
+"""After a lost window every tracked repo is compared, and what differs is fetched."""
+
+from pathlib import Path
+
+import pytest
+
+from sync.simnet import Simnet
+from sync.simnet.traffic import generate
+from tests.integration.rig import NOTE, Rig, note, rig_on
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.rule("CU-08", "CU-09", "A-06", "A-52")
+async def test_missed_history_is_made_up_for_deletes_included(clone, tmp_path: Path):
+    async with (
+        Simnet(seed=41, start_us=None, pds_count=2) as net,
+        rig_on(net, clone, tmp_path) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        bob = net.create_account("bob.test", pds=1)
+        for account in (alice, bob):
+            account.create(NOTE, note("one"), rkey="a")
+            account.create(NOTE, note("two"), rkey="b")
+        rig.start()
+        await rig.track(alice, bob)
+        await rig.level(alice, bob)
+        await rig.stop()
+        before = await rig.last_change()
+        alice.delete(NOTE, "a")
+        alice.update(NOTE, note("two and a half"), rkey="b")
+        alice.create(NOTE, note("three"), rkey="c")
+        net.forget_history()
+        rig.start()
+        await rig.level(alice, bob)
+        await rig.until(lambda: has_no_gap(rig))
+        assert sorted(await rig.changes(alice, after=before)) == [
+            ("create", "c", False),
+            ("delete", "a", False),
+            ("update", "b", False),
+        ]
+        assert await rig.changes(bob, after=before) == []
+
+
+async def has_no_gap(rig: Rig) -> bool:
+    """Tell whether no source has a gap to close."""
+    return not await rig.conn.fetchval(
+        "select count(*) from sync.source_status where gap_since is not null"
+    )
+
+
+async def has_gap(rig: Rig) -> bool:
+    """Tell whether a gap is open."""
+    return not await has_no_gap(rig)
+
+
+@pytest.mark.slow
+@pytest.mark.rule("CU-09", "BF-18")
+async def test_many_repos_of_one_host_are_compared_by_its_list(clone, tmp_path: Path):
+    async with Simnet(seed=42, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        accounts = generate(net.world, 60, 3)
+        rig.start()
+        await rig.track(*accounts)
+        await rig.level(*accounts)
+        await rig.stop()
+        changed = accounts[::15]
+        for account in changed:
+            account.create(NOTE, note("missed"), rkey="late")
+        net.forget_history()
+        rig.start()
+        await rig.level(*accounts)
+        assert rig.progress.repos_fetched == len(changed)
+
+
+@pytest.mark.rule("CU-09", "AC-10")
+async def test_a_gap_stays_open_until_every_host_has_answered(clone, tmp_path: Path):
+    async with Simnet(seed=43, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await rig.stop()
+        alice.delete(NOTE, "a")
+        net.forget_history()
+        await net.stop_server("pds0")
+        rig.start()
+        await rig.until(lambda: has_gap(rig))
+        await net.start_server("pds0")
+        await rig.until(lambda: has_no_gap(rig))
+        await rig.level(alice)
+
+
+@pytest.mark.rule("AC-09", "CU-09")
+async def test_a_status_that_was_missed_is_found_by_the_comparison(clone, tmp_path: Path):
+    async with Simnet(seed=44, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await rig.stop()
+        alice.deactivate()
+        net.forget_history()
+        rig.start()
+        await rig.until(lambda: is_hidden(rig, alice))
+
+
+async def is_hidden(rig: Rig, account) -> bool:
+    """Tell whether no record of an account is shown."""
+    return await rig.stored(account) == {}
+
+
+@pytest.mark.rule("CU-10", "D-14", "A-05")
+async def test_a_cursor_in_the_future_stops_the_source_until_it_is_rewound(clone, tmp_path: Path):
+    async with Simnet(seed=45, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await rig.stop()
+        url = await rig.conn.fetchval("select url from sync.source_status")
+        await rig.conn.fetchval("select sync.rewind_source($1, $2)", url, 10**9)
+        rig.start()
+        await rig.until(lambda: is_stopped(rig))
+        error = await rig.conn.fetchval("select error from sync.source_status")
+        assert error.startswith("FutureCursor")
+        await rig.conn.fetchval("select sync.rewind_source($1, $2)", url, 0)
+        await rig.conn.fetchval("select sync.add_source($1, 'relay')", url)
+        alice.create(NOTE, note("again"), rkey="a")
+        await rig.level(alice)
+
+
+async def is_stopped(rig: Rig) -> bool:
+    """Tell whether the source was switched off."""
+    return not await rig.conn.fetchval("select is_enabled from sync.source_status")
