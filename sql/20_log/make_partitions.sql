@@ -12,7 +12,6 @@ create or replace function sync_priv.make_partitions(p_from bigint, p_to bigint)
 as $$
 declare
   v_size  bigint := sync_priv.partition_size();
-  v_part  bigint;
   v_name  text;
 begin
   -- A loop, since every partition is a statement of its own; nearly always it makes none.

@@ -21,7 +21,8 @@ declare
 begin
   select p into v_bad from unnest(p_patterns) as u (p)
    where p is null or length(p) > 317 or p ~ '\n'
-      or p !~ '^(\*|[a-z]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+\.([a-zA-Z][a-zA-Z0-9]*|\*))$'
+      or p !~ ('^(\*|[a-z]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+'
+               '\.([a-zA-Z][a-zA-Z0-9]*|\*))$')
    limit 1;
   if found then
     raise exception 'not a collection pattern: %', coalesce(left(v_bad, 100), 'null')
