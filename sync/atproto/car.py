@@ -18,6 +18,7 @@ MAX_HEADER_BYTES = 65_536
 _MAX_VARINT_BYTES = 5
 _LONGEST_CID = 100
 _CHUNK_BYTES = 1 << 20
+_MOST_BEFORE_A_BLOCK = _MAX_VARINT_BYTES + _LONGEST_CID
 _HASHED_PREFIXES = (DAG_CBOR_PREFIX, RAW_PREFIX)
 # The header with exactly one root of 36 bytes, as nearly all have it, needs no decoding.
 _USUAL_HEADER = b"\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
@@ -111,35 +112,36 @@ class CarReader:
         sha256 = hashlib.sha256
         count = 0
         while True:
-            if len(self._buffer) - self._at < _MAX_VARINT_BYTES + _LONGEST_CID:
-                self._fill(_MAX_VARINT_BYTES + _LONGEST_CID)
+            if len(self._buffer) - self._at < _MOST_BEFORE_A_BLOCK:
+                self._fill(_MOST_BEFORE_A_BLOCK)
                 if self._at == len(self._buffer):
                     return
-            size, at = _read_varint(self._buffer, self._at)
+            buffer = self._buffer
+            size, at = buffer[self._at], self._at + 1
+            if size > 0x7F:
+                size, at = _read_varint(buffer, at - 1)
             count += 1
             if count > self._max_blocks:
                 raise CarError("too_many_blocks", f"more than {self._max_blocks}", rule="CA-14")
             self._at = at
-            cid = self._buffer[at : at + min(size, CID_LENGTH)]
-            if len(cid) < min(size, CID_LENGTH):
-                raise CarError("car_cut", "a section is longer than the file", rule="CA-05")
-            prefix = cid[:4]
-            if size < CID_LENGTH or prefix not in _HASHED_PREFIXES:
-                _check_foreign_cid(self._buffer[at : at + min(size, _LONGEST_CID)])
+            block_at, stop = at + CID_LENGTH, at + size
+            cid = buffer[at:block_at]
+            if size < CID_LENGTH or cid[:4] not in _HASHED_PREFIXES:
+                _check_foreign_cid(buffer[at : min(stop, at + _LONGEST_CID)])
                 self._pass_over(size)
                 continue
-            offset, length = self._base + at + CID_LENGTH, size - CID_LENGTH
-            stop = at + size
-            if stop <= len(self._buffer):
-                digest = sha256(self._buffer[at + CID_LENGTH : stop]).digest()
+            if stop <= len(buffer):
+                digest = sha256(buffer[block_at:stop]).digest()
                 self._at = stop
+            elif len(cid) == CID_LENGTH:
+                self._at = block_at
+                digest = self._pass_over(stop - block_at)
             else:
-                self._at += CID_LENGTH
-                digest = self._pass_over(length)
+                raise CarError("car_cut", "a section is longer than the file", rule="CA-05")
             if digest != cid[4:]:
                 raise CarError("hash_mismatch", "a block is not what its CID says", rule="CA-06")
-            if prefix == DAG_CBOR_PREFIX:
-                yield cid, offset, length
+            if cid[:4] == DAG_CBOR_PREFIX:
+                yield cid, self._base + self._at - (stop - block_at), stop - block_at
 
     def _fill(self, wanted: int) -> None:
         """Have at least `wanted` bytes ahead, or all that are left."""

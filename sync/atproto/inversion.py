@@ -71,7 +71,7 @@ class _Inversion:
 
     def _undo(self, subtree: _Subtree, changes: Sequence[Change]) -> _Items:
         """Return a subtree with the given changes, all inside its range, undone."""
-        block, node, layer = self._open(subtree)
+        node, layer = self._open(subtree)
         keys = node.keys
         hits: dict[int, Change] = {}
         gaps: dict[int, _Items] = {}
@@ -90,9 +90,8 @@ class _Inversion:
             gaps[index] = self._undo_gap(child, changes[start:end])
             start = end
         # A bare node is not relinked: it may have to go, and is made anew where it is needed.
-        is_same = bool(keys) and not hits
-        if is_same and all(_layer(item) < layer for items in gaps.values() for item in items):
-            return [self._relink(subtree, block, node, layer, gaps)]
+        if keys and not hits and _are_below(layer, gaps):
+            return [self._relink(subtree, node, layer, gaps)]
         return _lay_out(subtree, node, layer, hits, gaps)
 
     def _undo_gap(self, child: _Subtree | None, changes: Sequence[Change]) -> _Items:
@@ -102,14 +101,14 @@ class _Inversion:
         return [leaf for change in changes for leaf in _undo_absent(change)]
 
     def _relink(
-        self, subtree: _Subtree, block: bytes, node: Node, layer: int, gaps: Mapping[int, _Items]
+        self, subtree: _Subtree, node: Node, layer: int, gaps: Mapping[int, _Items]
     ) -> _Subtree:
         """Replace children of a node that is otherwise the same before and after."""
         children = {index: self._close(items, layer) for index, items in gaps.items()}
-        block = replace_children(block, node, children)
+        block = replace_children(node, children)
         cid = cid_for(block)
         self._blocks[cid] = block
-        return subtree._replace(layer=layer, cid=cid)
+        return _Subtree(layer, cid, subtree.low, subtree.high)
 
     def _close(self, items: _Items, layer: int) -> bytes | None:
         """Make settled items the child of a node in a layer."""
@@ -156,17 +155,16 @@ class _Inversion:
         return subtree.cid
 
     def _contents(self, subtree: _Subtree) -> _Items:
-        _, node, layer = self._open(subtree)
+        node, layer = self._open(subtree)
         return _lay_out(subtree, node, layer, {}, {})
 
-    def _open(self, subtree: _Subtree) -> tuple[bytes, Node, int]:
+    def _open(self, subtree: _Subtree) -> tuple[Node, int]:
         block = self._blocks.get(subtree.cid)
         if block is None:
             raise MstError("missing_node", rule="IV-03")
         node = read_node(block)
         layer = check_place(node, layer=subtree.layer, low=subtree.low, high=subtree.high)
-        check_layers(node.keys[:1], layer)
-        return block, node, layer
+        return node, layer
 
 
 def _lay_out(
@@ -177,7 +175,7 @@ def _lay_out(
     gaps: Mapping[int, _Items],
 ) -> _Items:
     """List the contents of an opened node: hits are changes of its keys, gaps of its children."""
-    check_layers(node.keys, layer)
+    check_layers(node.keys[1:], layer)
     items: _Items = []
     for index in range(len(node.children)):
         if index in gaps:
@@ -220,6 +218,14 @@ def _undo_absent(change: Change) -> list[_Leaf]:
     if layer > MAX_LAYER:
         raise MstError("tree_too_deep", f"layer {layer}", rule="MS-17")
     return [_Leaf(layer, change.key, change.before)]
+
+
+def _are_below(layer: int, gaps: Mapping[int, _Items]) -> bool:
+    for items in gaps.values():
+        for item in items:
+            if _layer(item) >= layer:
+                return False
+    return True
 
 
 def _layer(item: _Leaf | _Subtree) -> int:

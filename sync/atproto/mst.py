@@ -117,7 +117,7 @@ def check_node(node: Node, *, layer: int | None, low: bytes | None, high: bytes 
     None where there is none.
     """
     layer = check_place(node, layer=layer, low=low, high=high)
-    check_layers(node.keys, layer)
+    check_layers(node.keys[1:], layer)
     return layer
 
 
@@ -129,19 +129,23 @@ def check_layers(keys: Iterable[bytes], layer: int) -> None:
 
 
 def check_place(node: Node, *, layer: int | None, low: bytes | None, high: bytes | None) -> int:
-    """Check all that check_node() checks but the layers of the keys: they cost a hash each."""
+    """Check what check_node() checks but the layers of all keys after the first.
+
+    A layer costs a hash.
+    """
     keys = node.keys
     if not keys:
         return _check_bare_node(node, layer)
     if (low is not None and keys[0] <= low) or (high is not None and keys[-1] >= high):
         raise MstError("key_order", "a key lies outside its parent's range", rule="MS-05")
-    if layer is None:
-        layer = key_layer(keys[0])
-    if layer > MAX_LAYER:
-        raise MstError("tree_too_deep", f"layer {layer}", rule="MS-17")
-    if layer == 0 and any(node.children):
+    own = key_layer(keys[0])
+    if layer is not None and own != layer:
+        raise MstError("wrong_layer", "a key lies outside its layer", rule="MS-03")
+    if own > MAX_LAYER:
+        raise MstError("tree_too_deep", f"layer {own}", rule="MS-17")
+    if own == 0 and any(node.children):
         raise MstError("tree_too_deep", "a node below layer 0", rule="MS-14")
-    return layer
+    return own
 
 
 def _check_bare_node(node: Node, layer: int | None) -> int:

@@ -1,20 +1,28 @@
 """Read and write the nodes of the Merkle search tree of a repo (rules MS-01, MS-06..10, MS-15..22).
 
-A node has exactly one valid encoding, so it is read by hand instead of by a general CBOR codec:
-what is accepted is canonical by construction, nothing nests, and no declared length is believed
-before the bytes are there.
+A node has exactly one valid encoding. The usual node goes through a fast codec, and counts if it
+encodes to the same bytes again. That codec cannot tell links from byte strings and allocates
+what a length merely claims; so whatever is large or odd is read and written by hand here, where
+nothing nests and no length is believed before the bytes are there.
 """
 
-import re
 from collections.abc import Mapping
-from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sync.atproto.cid import CID_LENGTH, DAG_CBOR_PREFIX
+import libipld
+
+from sync.atproto.cid import CID_LENGTH, DAG_CBOR_PREFIX, RAW_PREFIX, is_blessed
 from sync.errors import ProtocolError
 
 MAX_KEY_BYTES = 1_024
 MAX_NODE_ENTRIES = 8_192
+
+# Above this, bytes made for it could cost the codec much time and memory (limits: measured).
+_USUAL_NODE_BYTES = 4_096
+# No valid path starts below the space; what does could be taken for a CID by the codec.
+_LEAST_USUAL_KEY = b"\x20"
+
+_VALUE_PREFIXES = (DAG_CBOR_PREFIX, RAW_PREFIX)
 
 _LINK = b"\xd8\x2a\x58\x25\x00"
 _NODE_LINK = _LINK + DAG_CBOR_PREFIX
@@ -29,102 +37,91 @@ class MstError(ProtocolError):
 class Node(NamedTuple):
     """One node, its keys in full: `children[i]` lies before `keys[i]`, the last one after them all.
 
-    `pieces` are what varies of each entry's bytes, `fixed` how many there are besides, so that
-    replace_children() finds its way. A tuple and not a dataclass: thousands are made per second.
+    `raw` is the codec's form of a usual node, for replace_children(). A tuple and not a
+    dataclass: thousands are made per second.
     """
 
     keys: list[bytes]
     values: list[bytes]
     children: list[bytes | None]
-    pieces: list[tuple[bytes, ...]]
-    fixed: int
-
-
-def _make_head(major: int, value: int) -> bytes:
-    if value < 24:
-        return bytes((major + value,))
-    low, size = (24, 1) if value < 0x100 else (25, 2)
-    return bytes((major + low,)) + value.to_bytes(size, "big")
-
-
-# A node holds at most 8,192 entries and a key at most 1,024 bytes: two bytes of length suffice,
-# and the common ones are looked up.
-_HEADS = {major: [_make_head(major, value) for value in range(1_100)] for major in (0, 0x40, 0x80)}
-_KEY_HEADS = _HEADS[0x40]
-
-# The usual entry, found by one scan: head and rest of k, head of p, t, and a 36-byte v. The scan
-# may be fooled by odd keys; lengths are checked afterwards, and what does not add up is read
-# byte by byte instead. Both bounds keep a block made to mislead the scan cheap.
-_USUAL_ENTRIES = re.compile(
-    rb"\xa4\x61k([\x40-\x57]|\x58[\x18-\xff])(.{0,255}?)\x61p([\x00-\x17]|\x18[\x18-\xff])"
-    rb"\x61t(\xf6|\xd8\x2a\x58\x25\x00\x01\x71\x12\x20.{32})"
-    rb"\x61v\xd8\x2a\x58\x25\x00(.{36})",
-    re.DOTALL,
-).findall
-_USUAL_NODE_BYTES = 16_384
-_USUAL_FIXED_BYTES = 14  # of an entry, all that the scan does not catch
+    raw: dict[str, Any] | None
 
 
 def read_node(block: bytes) -> Node:
     """Read a node that keeps every rule a node alone can break."""
+    if len(block) <= _USUAL_NODE_BYTES:
+        node = _read_usual(block)
+        if node is not None:
+            return node
     try:
-        if block[:3] != b"\xa2\x61e":
-            raise MstError("bad_node", "not a map of e and l", rule="MS-01")
-        count, at = _read_head(block, 3, 0x80)
-        if count > MAX_NODE_ENTRIES:
-            raise MstError("node_too_big", f"{count} entries", rule="MS-16")
-        node, at = _read_usual_entries(block, at, count) or _read_entries(block, at, count)
-        if block[at : at + 2] != b"\x61l":
-            raise MstError("bad_node", "no l", rule="MS-01")
-        node.children[0], at = _read_child(block, at + 2)
+        return _read_carefully(block)
     except IndexError:
         raise MstError("bad_node", "cut short", rule="MS-01") from None
+
+
+def _read_usual(block: bytes) -> Node | None:
+    """Read a node by the codec, or return None where a closer look is needed."""
+    try:
+        raw: dict[str, Any] = libipld.decode_dag_cbor(block)
+        if len(raw) != 2 or libipld.encode_dag_cbor(raw) != block:
+            return None
+        return _check_usual(raw)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return None
+
+
+def _check_usual(raw: dict[str, Any]) -> Node | None:
+    """Complete the keys and check all parts; one loop, since a commit has some forty entries."""
+    left = raw["l"]
+    if left is not None and (len(left) != CID_LENGTH or left[:4] != DAG_CBOR_PREFIX):
+        return None
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    children: list[bytes | None] = [left]
+    key = b""
+    for entry in raw["e"]:
+        suffix, shared, value, child = entry["k"], entry["p"], entry["v"], entry["t"]
+        # Greater in the first byte that is not shared: the order and the longest prefix.
+        if (
+            (suffix[0] <= key[shared] or shared < 0)
+            if shared < len(key)
+            else (shared != len(key) or suffix < _LEAST_USUAL_KEY)
+        ):
+            return None
+        if len(value) != CID_LENGTH or value[:4] not in _VALUE_PREFIXES or len(entry) != 4:
+            return None
+        if child is not None and (len(child) != CID_LENGTH or child[:4] != DAG_CBOR_PREFIX):
+            return None
+        key = key[:shared] + suffix
+        if type(shared) is not int or len(key) > MAX_KEY_BYTES:
+            return None
+        keys.append(key)
+        values.append(value)
+        children.append(child)
+    return Node(keys, values, children, raw)
+
+
+def _read_carefully(block: bytes) -> Node:
+    if block[:3] != b"\xa2\x61e":
+        raise MstError("bad_node", "not a map of e and l", rule="MS-01")
+    count, at = _read_head(block, 3, 0x80)
+    if count > MAX_NODE_ENTRIES:
+        raise MstError("node_too_big", f"{count} entries", rule="MS-16")
+    node, at = _read_entries(block, at, count)
+    if block[at : at + 2] != b"\x61l":
+        raise MstError("bad_node", "no l", rule="MS-01")
+    node.children[0], at = _read_child(block, at + 2)
     if at != len(block):
         raise MstError("bad_node", "bytes left over", rule="CB-14")
     return node
-
-
-def _read_usual_entries(block: bytes, at: int, count: int) -> tuple[Node, int] | None:
-    """Read all entries at once, or return None where a closer look is needed."""
-    if len(block) > _USUAL_NODE_BYTES:
-        return None
-    entries = _USUAL_ENTRIES(block, at)
-    if len(entries) != count:
-        return None
-    if not entries:
-        return Node([], [], [None], [], 0), at
-    heads, suffixes, prefixes, links, values = zip(*entries, strict=True)
-    sizes = [len(suffix) for suffix in suffixes]
-    if [_KEY_HEADS[size] for size in sizes] != list(heads):
-        return None
-    keys: list[bytes] = []
-    key = b""
-    for prefix, suffix in zip(prefixes, suffixes, strict=True):
-        shared = prefix[-1]
-        if shared < len(key):
-            # Greater in the first byte that is not shared: the order and the longest prefix.
-            if not suffix or suffix[0] <= key[shared]:
-                return None
-        elif shared > len(key) or not suffix:
-            return None
-        key = key[:shared] + suffix
-        keys.append(key)
-    if max(sizes) > MAX_KEY_BYTES - 0xFF and len(max(keys, key=len)) > MAX_KEY_BYTES:
-        return None
-    at += count * (_USUAL_FIXED_BYTES + CID_LENGTH) + sum(sizes)
-    at += len(b"".join(heads)) + len(b"".join(prefixes)) + len(b"".join(links))
-    children = [None, *[link[5:] or None for link in links]]
-    return Node(keys, list(values), children, entries, _USUAL_FIXED_BYTES), at
 
 
 def _read_entries(block: bytes, at: int, count: int) -> tuple[Node, int]:
     keys: list[bytes] = []
     values: list[bytes] = []
     children: list[bytes | None] = [None]
-    pieces: list[tuple[bytes, ...]] = []
     key = b""
     for _ in range(count):
-        start = at
         if block[at : at + 3] != b"\xa4\x61k":
             raise MstError("bad_node", "not an entry of k, p, t and v", rule="MS-01")
         size, at = _read_head(block, at + 3, 0x40)
@@ -141,8 +138,7 @@ def _read_entries(block: bytes, at: int, count: int) -> tuple[Node, int]:
         children.append(child)
         value, at = _read_value(block, at)
         values.append(value)
-        pieces.append((block[start:at],))
-    return Node(keys, values, children, pieces, 0), at
+    return Node(keys, values, children, None), at
 
 
 def _join_key(previous: bytes, shared: int, suffix: bytes) -> bytes:
@@ -195,53 +191,58 @@ def _read_value(block: bytes, at: int) -> tuple[bytes, int]:
     return block[at + 1 : at + length], at + length
 
 
-def write_node(keys: list[bytes], values: list[bytes], children: list[bytes | None]) -> bytes:
-    """Encode a node; the inverse of read_node()."""
-    parts = [b"\xa2\x61e", _write_head(0x80, len(keys))]
-    previous = b""
-    for i, key in enumerate(keys):
-        shared = _common_prefix(previous, key)
-        child, value, length = children[i + 1], values[i], len(key) - shared
-        parts.append(
-            b"\xa4\x61k%b%b\x61p%b\x61t%b%b%b"
-            % (
-                _write_head(0x40, length),
-                key[shared:],
-                _write_head(0, shared),
-                b"\xf6" if child is None else _LINK + child,
-                _VALUE_LINK if len(value) == CID_LENGTH else _odd_value_link(value),
-                value,
-            )
-        )
-        previous = key
-    left = children[0]
-    parts.append(b"\x61l\xf6" if left is None else b"\x61l" + _LINK + left)
-    return b"".join(parts)
-
-
-def replace_children(block: bytes, node: Node, children: Mapping[int, bytes | None]) -> bytes:
-    """Return the block with some child links replaced, all other bytes as they are."""
-    first = 3 + len(_write_head(0x80, len(node.keys)))
-    # The link before the first entry stands last; so this goes from back to front.
-    for index in sorted(children, key=lambda index: -index if index else -len(block)):
-        old, new = node.children[index], children[index]
-        end = len(block)
+def replace_children(node: Node, children: Mapping[int, bytes | None]) -> bytes:
+    """Encode a node with some child links replaced and all else as it is."""
+    if node.raw is None:
+        links = [children.get(index, link) for index, link in enumerate(node.children)]
+        return write_node(node.keys, node.values, links)
+    entries = node.raw["e"].copy()
+    for index, link in children.items():
         if index:
-            value = node.values[index - 1]
-            head = _VALUE_LINK if len(value) == CID_LENGTH else _odd_value_link(value)
-            varying = sum(map(len, chain.from_iterable(node.pieces[:index])))
-            end = first + index * node.fixed + varying - len(head) - len(value)
-        start = end - (1 if old is None else 41)
-        block = block[:start] + (b"\xf6" if new is None else _LINK + new) + block[end:]
+            entries[index - 1] = {**entries[index - 1], "t": link}
+    block: bytes = libipld.encode_dag_cbor({"e": entries, "l": children.get(0, node.children[0])})
     return block
 
 
-def _odd_value_link(value: bytes) -> bytes:
-    return b"\x61v\xd8\x2a" + _write_head(0x40, len(value) + 1) + b"\x00"
+def write_node(keys: list[bytes], values: list[bytes], children: list[bytes | None]) -> bytes:
+    """Encode a node; the inverse of read_node()."""
+    entries = []
+    previous = b""
+    for index, key in enumerate(keys):
+        shared = _common_prefix(previous, key)
+        value, suffix = values[index], key[shared:]
+        if suffix < _LEAST_USUAL_KEY or not is_blessed(value):
+            return _write_carefully(keys, values, children)
+        entries.append({"k": suffix, "p": shared, "t": children[index + 1], "v": value})
+        previous = key
+    block: bytes = libipld.encode_dag_cbor({"e": entries, "l": children[0]})
+    return block
+
+
+def _write_carefully(keys: list[bytes], values: list[bytes], children: list[bytes | None]) -> bytes:
+    parts = [b"\xa2\x61e", _write_head(0x80, len(keys))]
+    previous = b""
+    for index, key in enumerate(keys):
+        shared = _common_prefix(previous, key)
+        value = values[index]
+        parts += (b"\xa4\x61k", _write_head(0x40, len(key) - shared), key[shared:])
+        parts += (b"\x61p", _write_head(0, shared), b"\x61t", _write_child(children[index + 1]))
+        parts += (b"\x61v\xd8\x2a", _write_head(0x40, len(value) + 1), b"\x00", value)
+        previous = key
+    parts += (b"\x61l", _write_child(children[0]))
+    return b"".join(parts)
+
+
+def _write_child(child: bytes | None) -> bytes:
+    return b"\xf6" if child is None else _LINK + child
 
 
 def _write_head(major: int, value: int) -> bytes:
-    return _HEADS[major][value] if value < 1_100 else _make_head(major, value)
+    """Write a CBOR head; two bytes of length suffice for the limits of a node."""
+    if value < 24:
+        return bytes((major + value,))
+    low, size = (24, 1) if value < 0x100 else (25, 2)
+    return bytes((major + low,)) + value.to_bytes(size, "big")
 
 
 def _common_prefix(first: bytes, second: bytes) -> int:
