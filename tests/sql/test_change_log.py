@@ -153,6 +153,20 @@ def test_the_changes_of_one_transaction_are_neighbours(lane, app):
     assert [who for _, who, _ in lane.shape(start)] == [did(3), did(1), did(1)]
 
 
+def test_a_transaction_that_is_numbered_commits_before_the_next_is_numbered(lane, app, session):
+    """Else a reader could pass the later one and never see the earlier."""
+    early, late, start = app(), session(autocommit=False), lane.position()
+    late.execute(delete(2, "a"))
+    early.execute(delete(1, "a"))
+    early.execute("set constraints all immediate")
+    with background(late, late.commit) as commit:
+        wait_until_blocked(lane.conn, late)
+        assert lane.log(start) == []
+        early.commit()
+        commit.result()
+    assert [who for _, who, _ in lane.shape(start)] == [did(1), did(2)]
+
+
 def test_whoever_sees_a_change_sees_every_change_before_it(lane, session):
     start = lane.position()
     writers = [session() for _ in range(3)]
@@ -231,7 +245,7 @@ def test_an_app_whose_own_deferred_constraint_waits_does_not_keep_the_lock(lane,
     late.execute("insert into public.seats values (1)")
     impatient(lane.conn)
     start = lane.position()
-    with background(late.commit) as commit:
+    with background(late, late.commit) as commit:
         wait_until_blocked(admin, late)
         assert lane.apply(live(2, 11, Op("delete", "a"))) == {"applied": 1}
         early.rollback()
@@ -249,7 +263,7 @@ def test_two_apps_that_log_twice_and_share_a_row_do_not_deadlock(lane, app, sess
     one.execute(delete(1, "a"))
     two.execute(delete(3, "a"))
     two.execute("update public.shared set n = n + 1")
-    with background(lambda: one.execute("update public.shared set n = n + 1")) as update:
+    with background(one, lambda: one.execute("update public.shared set n = n + 1")) as update:
         wait_until_blocked(observer, one)
         assert lane.apply(live(2, 11, Op("delete", "a"))) == {"applied": 1}
         two.execute(delete(3, "b"))
@@ -359,7 +373,7 @@ def test_upkeep_that_makes_a_partition_and_a_writer_that_needs_it_do_not_collide
     lane.value("select setval('sync_priv.change_ids', %s)", edge - 1)
     writer.execute(delete(1, "a"))
     upkeep.execute("select sync.maintain()")
-    with background(writer.commit) as commit:
+    with background(writer, writer.commit) as commit:
         wait_until_blocked(observer, writer)
         upkeep.commit()
         commit.result()

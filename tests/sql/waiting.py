@@ -11,14 +11,19 @@ from psycopg.rows import DictRow
 
 Session = psycopg.Connection[DictRow]
 T = TypeVar("T")
-PATIENCE_S = 20.0
+PATIENCE_S = 10.0
 
 
 @contextmanager
-def background(work: Callable[[], T]) -> Iterator["Future[T]"]:
-    """Run `work` in a thread; at the end it has finished."""
+def background(session: Session, work: Callable[[], T]) -> Iterator["Future[T]"]:
+    """Run `work` of a session in a thread; at the end it has finished, or is cancelled."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        yield pool.submit(work)
+        future = pool.submit(work)
+        try:
+            yield future
+        except BaseException:
+            session.cancel_safe()
+            raise
 
 
 def wait_until_blocked(observer: Session, waiting: Session) -> None:
