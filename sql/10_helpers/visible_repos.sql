@@ -9,5 +9,6 @@ select r.repo_id, r.did, r.handle
    and r.is_active
    and r.local_status is distinct from 'takendown'
    and not exists (select from sync_priv.purges p
-                    where p.repo_id = r.repo_id and p.collection_id is null);
+                    where coalesce(p.repo_id, 0) = r.repo_id
+                      and coalesce(p.collection_id, 0) = 0);
 comment on view sync_priv.visible_repos is 'Repos whose records may be shown and logged.';

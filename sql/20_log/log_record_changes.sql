@@ -1,6 +1,7 @@
 -- Log what anybody but the ingest functions writes to the records: a DELETE typed into psql is
 -- a change like any other. The ingest functions log their own operations, every one and not
--- only the outcome, and switch this off for themselves (setting `sync.self_logged`).
+-- only the outcome, and switch this off for themselves (setting `sync.self_logged`). What is
+-- hidden, or on its way out, is nobody's to hear of.
 --
 -- Called by: statement triggers on sync.stored_records.
 -- Locks: the repos it touches, in repo_id order, so that it is serial with their ingest.
@@ -19,6 +20,9 @@ begin
     select pg_current_xact_id(), 'create', n.repo_id, n.collection_id, n.rkey, n.rev, n.cid,
            n.value, n.raw, n.reason
       from new_rows n join sync_priv.visible_repos v using (repo_id)
+     where not exists (select from sync_priv.purges p
+                        where coalesce(p.repo_id, n.repo_id) = n.repo_id
+                          and p.collection_id = n.collection_id)
      order by n.repo_id, n.collection_id, n.rkey;
   elsif tg_op = 'DELETE' then
     perform from sync.repos r where r.repo_id in (select o.repo_id from old_rows o)
@@ -26,6 +30,9 @@ begin
     insert into sync_priv.pending_changes (xid, kind, repo_id, collection_id, rkey, rev)
     select pg_current_xact_id(), 'delete', o.repo_id, o.collection_id, o.rkey, o.rev
       from old_rows o join sync_priv.visible_repos v using (repo_id)
+     where not exists (select from sync_priv.purges p
+                        where coalesce(p.repo_id, o.repo_id) = o.repo_id
+                          and p.collection_id = o.collection_id)
      order by o.repo_id, o.collection_id, o.rkey;
   else
     perform from sync.repos r
@@ -43,6 +50,9 @@ begin
         on (n.repo_id, n.collection_id, n.rkey) = (o.repo_id, o.collection_id, o.rkey)
       join sync_priv.visible_repos v on v.repo_id = coalesce(n.repo_id, o.repo_id)
      where (o.cid, o.value, o.raw) is distinct from (n.cid, n.value, n.raw)
+       and not exists (select from sync_priv.purges p
+                        where coalesce(p.repo_id, v.repo_id) = v.repo_id
+                          and p.collection_id = coalesce(n.collection_id, o.collection_id))
      order by n.cid is not null, 3, 4, 5;
   end if;
   return null;

@@ -93,6 +93,15 @@ def test_records_of_hidden_accounts_are_not_logged(lane):
     assert lane.log(start) == []
 
 
+def test_rows_typed_into_a_collection_on_its_way_out_are_not_logged(lane):
+    lane.conn.execute("select sync.untrack_collections(array['*'])")
+    start = lane.position()
+    lane.conn.execute(insert(1, "c"))
+    lane.conn.execute("update sync.stored_records set rkey = 'd' where rkey = 'c'")
+    lane.conn.execute(delete(1, "d"))
+    assert lane.log(start) == []
+
+
 def test_writing_by_hand_locks_the_repo_against_its_ingest(lane, app):
     by_hand = app()
     by_hand.execute(delete(1, "a"))
