@@ -627,7 +627,7 @@ create function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards) returns 
 create function sync_priv.is_outrun(p_shard sync_priv.consumer_shards) returns boolean
   language sql stable set search_path="";
 create function sync_priv.is_shown(p_repo_id bigint, p_collection_id integer) returns boolean
-  language sql stable set search_path="";
+  language plpgsql stable set search_path="";
 create function sync_priv.is_tracked_nsid(p_nsid text) returns boolean
   language sql stable;
 create function sync_priv.judge_stage(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns void
@@ -687,6 +687,8 @@ create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync
 create function sync_priv.walk_chain(p_run bigint) returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.walk_collection(p_repo_id bigint, p_collection_id integer, p_after_rkey text, p_head bigint, p_room integer) returns SETOF sync_priv.batch_step
+  language plpgsql stable set search_path="";
+create function sync_priv.walk_collections(p_repo_id bigint, p_collections integer[]) returns SETOF integer
   language plpgsql stable set search_path="";
 create function sync_priv.walk_events(p_repo_ids bigint[], p_with_stage boolean) returns TABLE(outcome text, events bigint)
   language plpgsql volatile set search_path="";
