@@ -71,7 +71,8 @@ class Server:
     def database(self, *, template: str = "template0") -> Iterator[str]:
         """Make a database owned by the service's login; drop it at the end."""
         name = f"test_{next(self.numbers)}"
-        create = "create database {name} template {template} owner standpipe"
+        # Without fsync a copy of the files takes a quarter of the time of one through the WAL.
+        create = "create database {name} template {template} owner standpipe strategy file_copy"
         names = {"name": sql.Identifier(name), "template": sql.Identifier(template)}
         self.administer(sql.SQL(create).format(**names))
         try:
