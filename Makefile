@@ -39,7 +39,7 @@ layers: $(STAMP) ## check that no module imports upwards
 
 check: lint types layers test ## everything that CI checks
 
-schema: $(STAMP) ## rewrite the golden files: tests/sql/schema.sql, docs/reference/configuration.md
+schema: $(STAMP) ## rewrite what is generated: tests/sql/schema.sql, docs/reference/{configuration,sql}.md
 	@$(BIN)/python -m tests.golden
 
 clean: ## remove .venv and caches; databases stay

@@ -1,4 +1,4 @@
-"""Write the golden files: `make schema`.
+"""Write the golden files and the generated pages of the manual: `make schema`.
 
 `tests/sql/schema.sql` shows in one place what migrations and SQL files add up to, so that a
 review sees every change of it. It is read from the catalogs, in a form that PostgreSQL 15 and 18
@@ -15,6 +15,7 @@ from psycopg.rows import DictRow
 from sync.config import render_reference
 from sync.database import connect_sync
 from tests.postgres import TEMPLATE, chosen_binaries, running_server
+from tests.sql import reference
 
 ROOT = Path(__file__).parent.parent
 SCHEMA_FILE = ROOT / "tests" / "sql" / "schema.sql"
@@ -167,7 +168,7 @@ def dump_schema(session: psycopg.Connection[DictRow]) -> str:
 
 
 def main() -> None:
-    """Rewrite both golden files."""
+    """Rewrite all of them."""
     REFERENCE_FILE.parent.mkdir(parents=True, exist_ok=True)
     REFERENCE_FILE.write_text(render_reference(), encoding="utf-8")
     with (
@@ -177,6 +178,8 @@ def main() -> None:
         server.make_template()
         with connect_sync(server.service_url(TEMPLATE), name="golden schema") as session:
             SCHEMA_FILE.write_text(dump_schema(session), encoding="utf-8")
+            page = reference.render_reference(session)
+            reference.REFERENCE_FILE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

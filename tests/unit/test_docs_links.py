@@ -1,0 +1,104 @@
+"""The documentation names only what exists: links, headings, files, functions, decisions."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], key=lambda page: page.relative_to(ROOT)
+)
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+# What is written like a path of this checkout, in backticks.
+PATH = re.compile(r"`((?:sync|sql|migrations|tests|docs|bench|\.ci)/[\w./-]*)`")
+FUNCTION = re.compile(r"\b(sync(?:_priv)?)\.(\w+)\(")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
+
+
+def prose(page: Path) -> str:
+    """Return a page without its code blocks."""
+    return re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that the headings of a page make."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def local_links(page: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield each relative link with the file and the anchor it leads to."""
+    for link in LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        yield link, (page.parent / name).resolve() if name else page, anchor
+
+
+def defined(schema: str) -> set[str]:
+    """Return the functions that SQL files and migrations define."""
+    files = [*ROOT.glob("sql/**/*.sql"), *ROOT.glob("migrations/*.sql")]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    pattern = rf"create (?:or replace )?function\s+{schema}\.(\w+)"
+    return set(re.findall(pattern, text))
+
+
+@each_page
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = [link for link, file, _ in local_links(page) if not file.exists()]
+    assert broken == []
+
+
+@each_page
+def test_every_anchor_is_a_heading(page: Path) -> None:
+    broken = [
+        link
+        for link, file, anchor in local_links(page)
+        if anchor and file.suffix == ".md" and anchor not in anchors(file)
+    ]
+    assert broken == []
+
+
+@each_page
+def test_every_path_that_is_named_exists(page: Path) -> None:
+    named = [path for path in PATH.findall(prose(page)) if "NNNN" not in path]
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert missing == []
+
+
+@each_page
+def test_every_function_that_is_named_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    unknown = [
+        f"{schema}.{name}()"
+        for schema, name in FUNCTION.findall(text)
+        if name not in defined(schema)
+    ]
+    assert unknown == []
+
+
+def test_every_page_is_on_the_map() -> None:
+    reached = {file for _, file, _ in local_links(ROOT / "docs" / "README.md")}
+    pages = {page.resolve() for page in ROOT.glob("docs/*/*.md")}
+    assert sorted(page.name for page in pages - reached) == []
+
+
+def test_the_architecture_names_every_folder_of_sql() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    folders = {file.parent.name for file in ROOT.glob("sql/*/*.sql")}
+    assert sorted(folder for folder in folders if f"`{folder}`" not in page) == []
+
+
+def test_the_readme_names_every_package_it_depends_on() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"^dependencies = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    packages = re.findall(r'^  "([\w-]+)', block[1], re.MULTILINE)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [package for package in packages if f"`{package}`" not in readme] == []
