@@ -115,6 +115,7 @@ def test_it_is_fetched_again_only_when_nothing_of_it_is_left(service, session):
     service.maintain()
     service.track(1)
     assert service.rows("select * from sync.claim_fetches(10, 10)") == []
+    assert service.value("select count(*) from sync.fetch_queue") == 0
     assert service.texts(1) == {}
     older.commit()
     service.maintain()
