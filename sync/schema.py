@@ -54,8 +54,7 @@ def upgrade(url: str, *, restored: bool = False) -> str:
             _refuse_newer(database_revision(session))
             _migrate(connection, session)
             reload_sql(session)
-            if restored:
-                session.execute("select sync_priv.declare_restored()")
+            session.execute("select sync_priv.notice_restore(%s)", [restored])
     except DBAPIError as error:
         raise SchemaError(f"A migration failed: {first_line(error.orig or error)}") from error
     except psycopg.Error as error:

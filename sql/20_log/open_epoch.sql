@@ -6,7 +6,7 @@
 --
 -- Called by: sync_priv.number_changes(), under the log's lock.
 create or replace function sync_priv.open_epoch()
-  returns void
+  returns boolean
   language plpgsql
   set search_path = ''
 as $$
@@ -27,8 +27,10 @@ begin
   if found then
     perform setval('sync_priv.change_ids', (s.last_value / v_size + 1) * v_size)
        from sync_priv.change_ids s;
+    return true;
   end if;
+  return false;
 end
 $$;
 comment on function sync_priv.open_epoch() is
-  'Begin a new log epoch after a restore, a recovery or a failover.';
+  'Begin a new log epoch after a restore, a recovery or a failover; true if there was one.';

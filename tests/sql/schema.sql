@@ -604,8 +604,6 @@ create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
   language sql stable set search_path="";
 create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns boolean
   language sql immutable;
-create function sync_priv.declare_restored() returns void
-  language plpgsql volatile set search_path="";
 create function sync_priv.feed_fetches(p_per_host integer) returns void
   language plpgsql volatile set search_path="";
 create function sync_priv.fill_diff() returns void
@@ -654,9 +652,11 @@ create function sync_priv.next_filter_generation() returns bigint
   language plpgsql volatile set search_path="";
 create function sync_priv.next_repos(p_after bigint, p_shards integer, p_shard integer, p_repos bigint[], p_limit integer) returns SETOF bigint
   language plpgsql stable set search_path="";
+create function sync_priv.notice_restore(p_is_copy boolean) returns void
+  language plpgsql volatile set search_path="";
 create function sync_priv.number_changes() returns trigger
   language plpgsql volatile security definer set search_path="";
-create function sync_priv.open_epoch() returns void
+create function sync_priv.open_epoch() returns boolean
   language plpgsql volatile set search_path="";
 create function sync_priv.owe_everybody(p_consumer sync.consumers, p_before sync_priv.consumer_shards) returns void
   language plpgsql volatile set search_path="";

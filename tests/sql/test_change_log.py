@@ -412,3 +412,15 @@ def test_a_copy_of_a_database_numbers_in_an_epoch_of_its_own(lane):
     """The clone of this test was copied from a template in its first epoch."""
     assert lane.value("select log_epoch from sync_priv.log_state") == 2
     assert lane.value("select min(change_id) from sync.changes") > PARTITION
+
+
+@pytest.mark.rule("BF-14")
+def test_a_restored_database_puts_its_interrupted_fetches_back_in_line_once(lane):
+    lane.track(7)
+    lane.claim(7)
+    lane.conn.execute("update sync_priv.log_state set timeline = '0000FFFF'")
+    lane.conn.execute("select sync_priv.notice_restore(false)")
+    assert lane.state(7) == "desynchronized"
+    lane.claim(7)
+    lane.conn.execute("select sync_priv.notice_restore(false)")
+    assert lane.state(7) == "fetching"
