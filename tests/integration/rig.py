@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ LIKE = "com.example.like"
 TIMEOUT_S = 30.0
 POLL_S = 0.02
 
-Check = Callable[[], Any]
+Check = Callable[[], Awaitable[Any]]
 
 
 def note(text: str) -> dict[str, str]:
@@ -142,7 +143,7 @@ class Rig:
     async def level(self, *accounts: Account) -> None:
         """Wait until the stored repos are what the network holds."""
         for account in accounts:
-            await self.until(lambda account=account: self.is_level(account))
+            await self.until(partial(self.is_level, account))
 
     async def is_level(self, account: Account) -> bool:
         """Tell whether a repo is synchronized at the network's rev, with its very records."""

@@ -1,0 +1,82 @@
+"""The parts of identity resolution that need no network."""
+
+import pytest
+
+from sync.handles import AmbiguousHandle, read_txt
+from sync.identities import read_status
+from sync.limits import BoundedMap, TokenBucket
+
+ALICE = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+BOB = "did:web:example.com"
+
+
+@pytest.mark.rule("IN-08")
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], None),
+        ([b"did=" + ALICE.encode()], ALICE),
+        ([b"v=spf1 -all", b"did=" + BOB.encode()], BOB),
+        ([b"did=" + ALICE.encode()] * 2, ALICE),
+        ([b"did=nonsense"], None),
+        ([b"DID=" + ALICE.encode()], None),
+        ([b"did=did:plc:\xff"], None),
+    ],
+)
+def test_a_handles_txt_records_name_one_did(values, expected):
+    assert read_txt(values) == expected
+
+
+@pytest.mark.rule("IN-08")
+def test_several_dids_for_one_handle_are_no_answer():
+    with pytest.raises(AmbiguousHandle):
+        read_txt([b"did=" + ALICE.encode(), b"did=" + BOB.encode()])
+
+
+def test_a_bucket_gives_its_burst_then_its_rate():
+    now = [0.0]
+    bucket = TokenBucket(rate_per_s=2, burst=3, clock=lambda: now[0])
+    assert [bucket.try_take() for _ in range(4)] == [True, True, True, False]
+    now[0] += 0.5
+    assert bucket.try_take()
+    assert not bucket.try_take()
+
+
+def test_a_bucket_tells_how_long_to_wait_and_can_be_paused():
+    now = [0.0]
+    bucket = TokenBucket(rate_per_s=10, burst=1, clock=lambda: now[0])
+    assert bucket.take() == 0
+    assert bucket.take() == pytest.approx(0.1)
+    bucket.pause(5)
+    assert bucket.take() == pytest.approx(5.1)
+
+
+def test_a_bounded_map_forgets_what_was_written_longest_ago():
+    bounded: BoundedMap[str, int] = BoundedMap(2)
+    bounded["a"] = 1
+    bounded["b"] = 2
+    bounded["a"] = 3
+    bounded["c"] = 4
+    assert dict(bounded) == {"a": 3, "c": 4}
+
+
+@pytest.mark.rule("BF-18", "AC-08", "MT-10")
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (None, None),
+        ([], None),
+        ({"did": BOB, "active": True}, None),
+        ({"did": ALICE, "active": "yes"}, None),
+        ({"did": ALICE, "active": True, "rev": "3jzfcijpj2z2a"}, (True, None, "3jzfcijpj2z2a")),
+        ({"did": ALICE, "active": True, "status": "throttled"}, (True, None, None)),
+        ({"did": ALICE, "active": False, "status": "odd"}, (False, "odd", None)),
+        ({"did": ALICE, "active": False}, (False, None, None)),
+        ({"did": ALICE, "rev": "not a tid"}, (True, None, None)),
+        ({"did": ALICE, "rev": 7}, (True, None, None)),
+    ],
+)
+def test_what_a_host_says_of_an_account_is_read_with_care(body, expected):
+    status = read_status(body, ALICE)
+    found = None if status is None else (status.is_active, status.status, status.rev)
+    assert found == expected
