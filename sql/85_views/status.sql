@@ -21,7 +21,10 @@ select r.repos,
        r.failed,
        r.hidden,
        r.tombstones,
-       (select greatest(c.reltuples, 0)::bigint from pg_catalog.pg_class c
+       (select case when c.reltuples >= 0 then c.reltuples::bigint
+                    else (select count(*) from (select from sync.stored_records limit 1000001) s)
+               end
+          from pg_catalog.pg_class c
          where c.oid = 'sync.stored_records'::regclass) as records_estimate,
        (select count(*) from sync_priv.held_events) as held_events,
        (select count(*) from sync_priv.purges) as purges,
@@ -41,6 +44,6 @@ comment on view sync.status is 'How everything stands, in one row.';
 comment on column sync.status.repos is 'Tracked repos; the states beside it add up to it.';
 comment on column sync.status.hidden is 'Tracked, but not active upstream or taken down here.';
 comment on column sync.status.tombstones is 'No longer tracked; the rows stay.';
-comment on column sync.status.records_estimate is 'As of the last ANALYZE or VACUUM.';
+comment on column sync.status.records_estimate is 'As of the last ANALYZE or VACUUM; before the first, counted up to a million.';
 comment on column sync.status.lag_seconds is
   'The longest time since the cursor of an enabled source last moved.';
