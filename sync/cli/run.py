@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import sys
+from urllib.parse import urlsplit
 
 import click
 
@@ -11,10 +12,13 @@ from sync.cli.context import choose_settings, database_name, open_server, run_un
 from sync.cli.display import Display
 from sync.config import Settings
 from sync.database import connect_sync
+from sync.errors import UsageError
 from sync.progress import Progress
 from sync.roles import INGESTER
 from sync.schema import code_revision, database_revision, require_current, upgrade
 from sync.service import run_service
+
+_SCHEMES = {"https", "wss", "http", "ws"}
 
 
 @click.command()
@@ -58,6 +62,8 @@ def run(
       standpipe run --source https://pds.example.com --source-kind pds
     """
     settings = choose_settings(database_url=database_url, data_dir=data_dir)
+    for source in sources:
+        check_source(source, settings)
     is_live = settings.log_format != "json" and sys.stderr.isatty()
     progress = Progress()
     with open_server(settings, may_create=True) as url:
@@ -82,6 +88,22 @@ def run(
         finally:
             log.setup(settings.log_format, settings.log_level)
         log.get("run").info("stopped", seconds=round(progress.elapsed_s, 1))
+
+
+def check_source(url: str, settings: Settings) -> None:
+    """Refuse a source that is no relay's or PDS's address, before anything is written."""
+    parts = urlsplit(url)
+    has_more = parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in _SCHEMES or not parts.hostname or has_more:
+        raise UsageError(
+            f"{url!r} is not a source: give the URL of a relay or PDS such as "
+            "https://bsky.network, without a path."
+        )
+    if parts.scheme in {"http", "ws"} and not settings.allow_private_hosts:
+        raise UsageError(
+            f"{url!r} is not encrypted: use https, or set STANDPIPE_ALLOW_PRIVATE_HOSTS=true in "
+            "development."
+        )
 
 
 def _prepare(settings: Settings, url: str, *, upgrades: bool) -> None:

@@ -55,12 +55,4 @@ def simnet(*, seed: int, pds_count: int, accounts: int, records: int, port: int)
             announce=print_json,
         )
 
-    try:
-        run_until_stopped(main)
-    except OSError as error:
-        if not port:
-            raise
-        raise UsageError(
-            f"Ports {port} to {port + 2 + pds_count} are not all free ({error.strerror}): choose "
-            "another --port, or 0 for any."
-        ) from error
+    run_until_stopped(main)
