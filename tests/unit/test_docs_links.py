@@ -14,6 +14,11 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 # What is written like a path of this checkout, in backticks.
 PATH = re.compile(r"`((?:sync|sql|migrations|tests|docs|bench|\.ci)/[\w./-]*)`")
+# A file by its name alone, beside others of its folder.
+FILE = re.compile(r"`([\w-]+\.(?:py|sql|toml|yml|md))`")
+KEPT = ("*", "sync/**/*", "sql/**/*", "migrations/**/*", "tests/**/*", "docs/**/*")
+SETTINGS = {"standpipe.toml"}  # the user's own
+MODULES = {"dnspython": "dns", "httpx-aiohttp": "httpx_aiohttp"}
 FUNCTION = re.compile(r"\b(sync(?:_priv)?)\.(\w+)\(")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -73,6 +78,14 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
 
 
 @each_page
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    files = {path.name for folder in KEPT for path in ROOT.glob(folder)}
+    made_by_the_page = set(re.findall(r"^cat > (\S+)", page.read_text("utf-8"), re.MULTILINE))
+    named = {name for name in FILE.findall(prose(page)) if "NNNN" not in name}
+    assert sorted(named - files - made_by_the_page - SETTINGS) == []
+
+
+@each_page
 def test_every_function_that_is_named_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     unknown = [
@@ -102,3 +115,24 @@ def test_the_readme_names_every_package_it_depends_on() -> None:
     packages = re.findall(r'^  "([\w-]+)', block[1], re.MULTILINE)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [package for package in packages if f"`{package}`" not in readme] == []
+
+
+def package_rows() -> Iterator[tuple[str, str]]:
+    """Yield each package of the README's table with the files where it is said to work."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for packages, files in re.findall(r"^\| (`.*) \| .* \| (`sync/.*) \|$", readme, re.MULTILINE):
+        if "/" not in packages:
+            yield from ((package, files) for package in re.findall(r"`([\w-]+)`", packages))
+
+
+@pytest.mark.parametrize(("package", "files"), list(package_rows()))
+def test_a_package_works_where_the_readme_says(package: str, files: str) -> None:
+    module = MODULES.get(package, package.replace("-", "_"))
+    folder = ROOT
+    found = False
+    for name in re.findall(r"`([^`]+)`", files):
+        path = ROOT / name if "/" in name else folder / name
+        folder = path.parent
+        sources = path.rglob("*.py") if path.is_dir() else [path]
+        found |= any(re.search(rf"\b{module}\b", one.read_text("utf-8")) for one in sources)
+    assert found
