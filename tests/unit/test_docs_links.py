@@ -108,6 +108,14 @@ def test_the_architecture_names_every_folder_of_sql() -> None:
     assert sorted(folder for folder in folders if f"`{folder}`" not in page) == []
 
 
+@pytest.mark.parametrize("folder", ["sync", "sync/atproto"])
+def test_the_architecture_names_every_module_of(folder: str) -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:\w+/)*(\w+)(?:\.py)?`", page))
+    modules = {path.stem for path in (ROOT / folder).glob("*.py") if path.stem[0] != "_"}
+    assert sorted(modules - named) == []
+
+
 def test_the_readme_names_every_package_it_depends_on() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = re.search(r"^dependencies = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
