@@ -317,8 +317,10 @@ class Fetcher:
         _log.info("fetch failed", did=claim.did, reason=str(error)[:300])
         self._note(claim, error.reason, error.detail)
         self._parts.progress.fetches_failed += 1
-        async with self._control_lock:
-            await self._parts.control.execute(
+        control = self._parts.control
+        async with self._control_lock, control.transaction():
+            await self._write_problems()
+            await control.execute(
                 _FAIL,
                 claim.repo_id,
                 claim.generation,
@@ -327,7 +329,6 @@ class Fetcher:
                 error.account_status,
                 error.host_ready_at(),
             )
-            await self._write_problems()
         self._running.pop(claim.repo_id, None)
         self._parts.wake.set()
 

@@ -141,9 +141,15 @@ class Rig:
         return {row["reason"]: row["events"] for row in rows}
 
     async def level(self, *accounts: Account) -> None:
-        """Wait until the stored repos are what the network holds."""
+        """Wait until the stored repos are what the network holds and no gap is open."""
         for account in accounts:
             await self.until(partial(self.is_level, account))
+        await self.until(self.has_no_gap)
+
+    async def has_no_gap(self) -> bool:
+        """Tell whether no source has a gap to close."""
+        query = "select count(*) from sync.source_status where gap_since is not null"
+        return await self.conn.fetchval(query) == 0
 
     async def is_level(self, account: Account) -> bool:
         """Tell whether a repo is synchronized at the network's rev, with its very records."""
