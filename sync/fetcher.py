@@ -356,5 +356,5 @@ class Fetcher:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 for claim in list(self._running.values()):
                     await self._release(claim)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             _log.info("claims are left for the next start", reason=str(error))

@@ -29,6 +29,7 @@ _DATABASE_ERRORS = (
     DatabaseUnavailable,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection cut in mid-conversation can end in
     ConnectionError,
 )
 
@@ -54,7 +55,7 @@ async def ingest_session(url: str, *, name: str) -> AsyncIterator[IngestConnecti
     finally:
         try:
             await conn.close(timeout=CLOSE_TIMEOUT_S)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, *_DATABASE_ERRORS):
             conn.terminate()
 
 
