@@ -53,10 +53,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
             session.autocommit = True
             version = session.info.parameter_status("server_version") or "?"
             yield ok("database", f"PostgreSQL {version}, {database_name(settings)}")
-            schema = check_schema(session)
-            yield schema
-            if schema.level == "fail":
-                return
+            for finding in _run("schema", check_schema, session):
+                yield finding
+                if finding.level == "fail":
+                    return
             for name, check in CHECKS.items():
                 yield from _run(name, check, session)
             yield check_disk(session, settings)

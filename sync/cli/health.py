@@ -49,6 +49,7 @@ _TRANSACTIONS = """
            extract(epoch from clock_timestamp() - a.xact_start)::float8 as seconds
       from pg_catalog.pg_stat_activity a
      where a.datname = current_database() and a.backend_type = 'client backend'
+       and a.pid <> pg_backend_pid()
        and a.xact_start < clock_timestamp() - %s * interval '1 second'
      order by a.xact_start limit 5
 """
@@ -59,13 +60,14 @@ _SLOTS = """
 """
 
 
-def check_schema(session: Session) -> Finding:
+def check_schema(session: Session) -> Iterator[Finding]:
     """Compare the schema with this version."""
     try:
         require_current(session)
     except SchemaError as error:
-        return fail("schema", str(error), "")
-    return ok("schema", f"revision {database_revision(session)}")
+        yield fail("schema", str(error), "")
+    else:
+        yield ok("schema", f"revision {database_revision(session)}")
 
 
 def check_server(session: Session) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ def run(
         log.setup(settings.log_format, settings.log_level)
         _prepare(settings, url, upgrades=upgrades or settings.database_url is None)
         chosen = [(source, source_kind or settings.relay_kind) for source in sources]
-        if not chosen and not _has_source(url):
+        if not chosen and not _knows_sources(url):
             chosen = [(settings.relay_url, settings.relay_kind)]
         working = dataclasses.replace(settings, database_url=url)
         log.get("run").info("started", database=database_name(settings))
@@ -116,6 +116,7 @@ def _prepare(settings: Settings, url: str, *, upgrades: bool) -> None:
     log.get("run").info("upgraded", revision=revision)
 
 
-def _has_source(url: str) -> bool:
+def _knows_sources(url: str) -> bool:
+    """Tell whether there are sources; one that an operator paused is not started again."""
     with connect_sync(url, name="standpipe sources", role=INGESTER) as session:
-        return session.execute("select 1 from sync.enabled_sources()").fetchone() is not None
+        return session.execute("select 1 from sync.source_status limit 1").fetchone() is not None

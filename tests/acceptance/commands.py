@@ -75,6 +75,16 @@ def standpipe(
     structlog.reset_defaults()
 
 
+@pytest.fixture
+def on_clone(standpipe: Standpipe, clone: str) -> Standpipe:
+    """Return a function that runs a command on a database of its own."""
+
+    def run(*arguments: str, **environment: str) -> Result:
+        return standpipe(*arguments, STANDPIPE_DATABASE_URL=clone, **environment)
+
+    return run
+
+
 def clean_environment(**environment: str) -> dict[str, str]:
     """Return our environment without settings, but for the given ones."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("STANDPIPE_")}

@@ -1,13 +1,10 @@
 """The command line on a database: what it prints, what it refuses, and with which exit code."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import psycopg
@@ -15,21 +12,21 @@ import pytest
 from psycopg.rows import DictRow
 
 from sync.cli.app import COMMANDS, cli, explain, run_command
+from sync.embedded import EmbeddedPostgres
 from sync.errors import BadInput
 from tests.acceptance.commands import (
     PROGRAM,
     Result,
     Standpipe,
     clean_environment,
-    end,
+    on_clone,
     read_line,
     run_program,
     standpipe,
     started_program,
-    wait_until,
 )
 
-__all__ = ["standpipe"]
+__all__ = ["on_clone", "standpipe"]
 
 DID = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 OTHER_DID = "did:plc:z72i7hdynmk6r22z27h6tvur"
@@ -37,16 +34,6 @@ NOTE = "com.example.note"
 
 Session = psycopg.Connection[DictRow]
 OpenSession = Callable[..., Session]
-
-
-@pytest.fixture
-def on_clone(standpipe: Standpipe, clone: str) -> Standpipe:
-    """Return a function that runs a command on a database of its own."""
-
-    def run(*arguments: str, **environment: str) -> Result:
-        return standpipe(*arguments, STANDPIPE_DATABASE_URL=clone, **environment)
-
-    return run
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -138,6 +125,23 @@ def test_a_reading_command_makes_no_data_folder(standpipe: Standpipe, tmp_path: 
     result = standpipe("status")
     result.assert_one_sentence(3, "no embedded database", "standpipe-data")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_track_makes_an_embedded_database_and_stops_it_again(tmp_path: Path) -> None:
+    first = run_program("track", DID, folder=tmp_path)
+    assert (first.code, first.err) == (0, "")
+    assert {path.name for path in tmp_path.iterdir()} == {"standpipe-data"}
+    assert not (tmp_path / "standpipe-data" / "cluster" / "postmaster.pid").exists()
+    [overview] = run_program("status", "--json", folder=tmp_path).json_lines()
+    assert overview["status"]["repos"] == 1
+
+
+def test_a_running_embedded_server_is_left_running(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / "standpipe-data") as url:
+        assert run_program("upgrade", folder=tmp_path).code == 0
+        assert run_program("doctor", folder=tmp_path).code == 0
+        with psycopg.connect(url) as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
 
 
 def test_tracking_is_idempotent_and_shows_in_the_status(on_clone: Standpipe) -> None:
@@ -298,189 +302,6 @@ def test_it_runs_as_a_module(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith("standpipe, version ")
-
-
-# tail -------------------------------------------------------------------------------------------
-
-
-def fill_log(session: Session) -> None:
-    """Track a repo and write records by hand: the triggers log them."""
-    session.execute("select sync.track_repos(array[%s])", [DID])
-    session.execute("select sync.intern_collections(array[%s, 'com.example.other'])", [NOTE])
-    session.execute(
-        """
-        insert into sync.stored_records
-          (repo_id, collection_id, rkey, cid, rev, value, raw, reason)
-        select r.repo_id, c.collection_id, x.rkey, '\\x01711220'::bytea || sha256('x'),
-               '3jzfcijpj2z2a', x.value::jsonb, x.raw, x.reason
-          from sync.repos r, (values
-                 ('a', '{"text": "lorem"}', null::bytea, null),
-                 ('b', null, '\\xa0'::bytea, 'nul')) as x (rkey, value, raw, reason),
-               sync.collections c
-         where r.did = %s and c.nsid = %s
-        """,
-        [DID, NOTE],
-    )
-    session.execute(
-        "update sync.stored_records set value = '{\"text\": \"ipsum\"}' where rkey = 'a'"
-    )
-    session.execute("delete from sync.stored_records where rkey = 'a'")
-
-
-def test_tail_prints_events_in_the_shape_of_tap(on_clone: Standpipe, session: OpenSession) -> None:
-    fill_log(session())
-    events = on_clone("tail", "--from", "beginning", "--no-follow", "--json").json_lines()
-    actions = [event["record"]["action"] for event in events]
-    assert actions == ["create", "create", "update", "delete"]
-    first = events[0]
-    cid = first["record"].pop("cid")
-    assert cid.startswith("bafyrei")
-    assert first["type"] == "record"
-    assert first["record"] == {
-        "live": False,
-        "did": DID,
-        "rev": "3jzfcijpj2z2a",
-        "collection": NOTE,
-        "rkey": "a",
-        "action": "create",
-        "record": {"text": "lorem"},
-    }
-    epoch, _, change_id = first["position"].partition(".")
-    assert epoch.isdigit()
-    assert int(change_id) == first["id"]
-    assert "record" not in events[1]["record"]
-    assert events[1]["record"]["raw"] == {"$bytes": "oA"}
-    assert events[1]["record"]["reason"] == "nul"
-    assert not {"record", "cid"} & events[3]["record"].keys()
-    ids = [event["id"] for event in events]
-    assert ids == sorted(set(ids))
-
-
-def test_tail_goes_on_from_a_position(on_clone: Standpipe, session: OpenSession) -> None:
-    fill_log(session())
-    events = on_clone("tail", "--from", "beginning", "--no-follow", "--json").json_lines()
-    rest = on_clone("tail", "--from", events[1]["position"], "--no-follow", "--json").json_lines()
-    assert rest == events[2:]
-    assert on_clone("tail", "--from", "now", "--no-follow").out == ""
-
-
-def test_tail_filters_by_repo_and_collection(on_clone: Standpipe, session: OpenSession) -> None:
-    fill_log(session())
-
-    def count(*arguments: str) -> int:
-        result = on_clone("tail", "--from", "beginning", "--no-follow", *arguments)
-        return len(result.out.splitlines())
-
-    assert count("--collection", "com.example.*") == 4
-    assert count("--collection", "com.example.other") == 0
-    assert count("--did", DID) == 4
-    assert count("--did", OTHER_DID) == 0
-
-
-def test_tail_shows_accounts_and_purges(on_clone: Standpipe, session: OpenSession) -> None:
-    fill_log(session())
-    start = on_clone("tail", "--from", "beginning", "--no-follow", "--json").json_lines()[-1]
-    session().execute(
-        "update sync.repos set is_active = false, account_status = 'deactivated' where did = %s",
-        [DID],
-    )
-    arguments = ["tail", "--from", start["position"], "--no-follow"]
-    account, purge = on_clone(*arguments, "--json").json_lines()
-    assert account["type"] == "identity"
-    assert account["identity"]["is_active"] is False
-    assert account["identity"]["status"] == "deactivated"
-    assert purge["purge"] == {"did": DID, "collection": None}
-    assert [line.split()[3] for line in on_clone(*arguments).out.splitlines()] == [
-        "account",
-        "purge",
-    ]
-
-
-def test_tail_follows_and_ends_with_ctrl_c(
-    clone: str, session: OpenSession, tmp_path: Path
-) -> None:
-    conn = session()
-    environment = {"STANDPIPE_DATABASE_URL": clone}
-    with started_program("tail", "--json", folder=tmp_path, environment=environment) as process:
-        wait_until_listening(conn)
-        fill_log(conn)
-        assert json.loads(read_line(process))["record"]["action"] == "create"
-        assert end(process, signal.SIGINT) == 130
-    assert (tmp_path / "program.log").read_text().strip() == ""
-
-
-def test_a_command_that_is_terminated_says_nothing(
-    clone: str, session: OpenSession, tmp_path: Path
-) -> None:
-    environment = {"STANDPIPE_DATABASE_URL": clone}
-    with started_program("tail", folder=tmp_path, environment=environment) as process:
-        wait_until_listening(session())
-        assert end(process, signal.SIGTERM) == 143
-    assert (tmp_path / "program.log").read_text() == ""
-
-
-def wait_until_listening(conn: Session) -> None:
-    """Wait until a tail has subscribed and waits."""
-    query = (
-        "select 1 from pg_stat_activity where application_name = 'standpipe tail'"
-        " and datname = current_database() and state = 'idle' and query like '%change_log%'"
-    )
-    wait_until(lambda: conn.execute(query).fetchone(), "tail waits for more")
-
-
-# doctor -----------------------------------------------------------------------------------------
-
-
-def doctor_findings(result: Result) -> dict[str, dict[str, Any]]:
-    return {finding["check"]: finding for finding in result.json_lines()}
-
-
-def test_doctor_finds_nothing_wrong_with_a_new_database(on_clone: Standpipe) -> None:
-    result = on_clone("doctor", "--json")
-    findings = doctor_findings(result)
-    assert result.code == 0
-    assert {check for check, each in findings.items() if each["level"] != "ok"} == {"sources"}
-    assert on_clone("doctor").out.startswith("ok    database")
-
-
-def test_doctor_names_who_idles_with_the_lock_of_the_log(
-    on_clone: Standpipe, session: OpenSession
-) -> None:
-    holder = session(autocommit=False)
-    holder.execute("select sync.track_repos(array[%s])", [DID])
-    holder.execute("select sync.untrack_repos(array[%s])", [DID])
-    holder.execute("set constraints all immediate")
-    result = on_clone("doctor", "--json")
-    finding = doctor_findings(result)["log lock"]
-    assert result.code == 1
-    assert finding["level"] == "fail"
-    assert str(holder.info.backend_pid) in finding["finding"]
-    assert "pg_terminate_backend" in finding["advice"]
-
-
-def test_doctor_finds_a_stopped_source_and_a_gap(on_clone: Standpipe, session: OpenSession) -> None:
-    conn = session()
-    conn.execute("select sync.add_source('wss://relay.example.com')")
-    conn.execute("select sync.note_gap(1), sync.stop_source(1, 'FutureCursor')")
-    result = on_clone("doctor", "--json")
-    findings = doctor_findings(result)
-    assert result.code == 1
-    assert findings["sources"]["level"] == "fail"
-    assert "FutureCursor" in findings["sources"]["finding"]
-    assert findings["gaps"]["level"] == "warn"
-
-
-def test_doctor_without_a_schema_stops_there(standpipe: Standpipe, empty_database: str) -> None:
-    result = standpipe("doctor", "--json", STANDPIPE_DATABASE_URL=empty_database)
-    assert result.code == 1
-    assert list(doctor_findings(result)) == ["database", "schema"]
-    assert "standpipe upgrade" in doctor_findings(result)["schema"]["finding"]
-
-
-def test_doctor_of_an_unreachable_database_is_a_finding(standpipe: Standpipe) -> None:
-    result = standpipe("doctor", "--json", "--database-url", "postgresql://127.0.0.1:1/x")
-    assert result.code == 1
-    assert result.json_lines()[0]["level"] == "fail"
 
 
 # Errors -----------------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
 """The command line with a network: handles, the service, imports, proofs."""
 
 import json
+import os
+import pty
+import select
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +14,11 @@ import psycopg
 import pytest
 
 from tests.acceptance.commands import (
+    PROGRAM,
     RemoteSimnet,
     Result,
     Standpipe,
+    clean_environment,
     end,
     read_line,
     remote_simnet,
@@ -115,6 +121,38 @@ def test_the_service_backfills_follows_and_drains(
         "tail", "--from", "beginning", "--no-follow", "--json", "--collection", NOTE
     ).json_lines()[-1]
     assert (event["record"]["live"], event["record"]["record"]) == (True, {"n": 1})
+
+
+def test_on_a_terminal_it_shows_its_progress(
+    on_network: Standpipe, network: RemoteSimnet, clone: str, tmp_path: Path
+) -> None:
+    on_network("track", *network.dids)
+    master, terminal = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [PROGRAM, "run"],
+            cwd=tmp_path,
+            env=clean_environment(TERM="xterm", COLUMNS="160", **network.environment(clone)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=terminal,
+        )
+        shown = ""
+        while "4 repos fetched, 0 running" not in shown:
+            ready, _, _ = select.select([master], [], [], 60)
+            assert ready, shown
+            shown += os.read(master, 65_536).decode(errors="replace")
+        process.send_signal(signal.SIGTERM)
+        while select.select([master], [], [], 0.2)[0] or process.poll() is None:
+            if select.select([master], [], [], 0)[0]:
+                shown += os.read(master, 65_536).decode(errors="replace")
+        assert process.wait() == 0, shown
+    finally:
+        os.close(terminal)
+        os.close(master)
+    assert "commits applied" in shown
+    assert "synchronized" in shown
+    assert "Traceback" not in shown
 
 
 def test_ctrl_c_drains_too(network: RemoteSimnet, clone: str, tmp_path: Path) -> None:

@@ -20,13 +20,16 @@ DEFAULT_FOLDER = Path("standpipe-demo")
 # What a folder of ours holds; anything else is somebody's files.
 _OURS = {"cluster", "cluster.partial", "lock"}
 
-# In the database they run as sync_reader, like any query of `standpipe query`.
 _QUERIES = (
-    "select collection, count(*) from sync.records group by collection order by 2 desc",
-    """select kind, rkey, is_live, value->>'text' as text from sync.change_log
- where collection = 'com.example.demo.note' order by change_id""",
-    """select handle, value->>'text' as text, indexed_at from sync.records
- where collection = 'app.bsky.feed.post' order by indexed_at desc limit 5""",
+    "select collection, count(*) from sync.records group by 1 order by 2 desc",
+    """
+    select kind, rkey, is_live, value->>'text' as text from sync.change_log
+     where collection = 'com.example.demo.note' order by change_id
+    """,
+    """
+    select handle, count(*) as posts, max(indexed_at) as newest from sync.records
+     where collection = 'app.bsky.feed.post' group by 1 order by 2 desc limit 5
+    """,
 )
 
 
@@ -101,4 +104,5 @@ def show_screen(report: Report, folder: Path, *, seconds: float) -> None:
     click.echo(f"Everything held, in {seconds:.0f} s. The database is in {folder}; ask it:\n")
     program = ".venv/bin/standpipe" if Path(".venv/bin/standpipe").exists() else "standpipe"
     for query in _QUERIES:
-        click.echo(f'{program} query --data-dir {shlex.quote(str(folder))} "{query}"')
+        line = " ".join(query.split())
+        click.echo(f'{program} query --data-dir {shlex.quote(str(folder))} "{line}"')

@@ -1,0 +1,129 @@
+"""What the command line prints, and what of a stranger's text reaches the terminal."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from rich.console import Console
+
+from sync.cli.display import Display, Rate, Stored
+from sync.cli.health import _since, _size
+from sync.cli.output import print_facts, print_table, printable, show, to_json
+from sync.progress import Progress, SourceProgress
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b", "\n", "\x7f", "\x9b", "\u202e"])
+def test_control_characters_are_shown_not_sent(character: str) -> None:
+    assert character not in printable(f"a{character}b")
+    assert character not in to_json({"text": f"a{character}b"})
+    assert json.loads(to_json({"text": f"a{character}b"})) == {"text": f"a{character}b"}
+
+
+def test_other_scripts_stay_as_they_are() -> None:
+    assert printable("東京 café 🌊") == "東京 café 🌊"
+    assert to_json({"t": "東京"}) == '{"t":"東京"}'
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (True, "yes"),
+        (1234567, "1,234,567"),
+        (2.25, "2.2"),
+        (datetime(2026, 11, 23, 10, 0, tzinfo=UTC), "2026-11-23 10:00:00"),
+        (b"\x00\xff", "\\x00ff"),
+        ({"a": [1]}, '{"a":[1]}'),
+        (Decimal("1.50"), "1.50"),
+    ],
+)
+def test_values_are_written_for_people(value: object, text: str) -> None:
+    assert show(value) == text
+
+
+def test_values_without_a_json_form_are_written_as_text() -> None:
+    value = {
+        "at": datetime(2026, 11, 23, tzinfo=UTC),
+        "raw": b"\x01",
+        "whole": Decimal(3),
+        "part": Decimal("0.5"),
+        "id": UUID(int=0),
+    }
+    assert json.loads(to_json(value)) == {
+        "at": "2026-11-23T00:00:00+00:00",
+        "raw": "\\x01",
+        "whole": 3,
+        "part": "0.5",
+        "id": "00000000-0000-0000-0000-000000000000",
+    }
+
+
+def test_a_table_in_a_pipe_is_neither_cut_nor_styled(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["name", "n"], [["x" * 300, 1], ["[bold]", 22]], title="Title")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "Title"
+    assert "x" * 300 in lines[3]
+    assert lines[4].split() == ["[bold]", "22"]
+
+
+def test_facts_stand_in_one_column(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts({"a": 1, "longer": None})
+    assert capsys.readouterr().out == "a       1\nlonger\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(1, "1 s ago"), (150, "2 minutes ago"), (8000, "2 hours ago")]
+)
+def test_ages_are_written_in_a_fitting_unit(seconds: float, text: str) -> None:
+    assert _since(seconds) == text
+
+
+def test_sizes_are_written_in_a_fitting_unit() -> None:
+    assert [_size(n) for n in (5, 5 << 10, 5 << 20, 5 << 30)] == [
+        "5 bytes",
+        "5 KiB",
+        "5 MiB",
+        "5.0 GiB",
+    ]
+
+
+def test_a_rate_is_that_of_the_last_seconds() -> None:
+    rate = Rate()
+    assert rate.update(100, 0.0) == 0.0
+    assert rate.update(200, 1.0) == 100.0
+    for second in range(2, 30):
+        last = rate.update(200, float(second))
+    assert last == 0.0
+
+
+def test_the_display_shows_what_matters() -> None:
+    progress = Progress()
+    source = SourceProgress("wss://relay.example.com", "relay", state="live", seq=7)
+    progress.sources[1] = source
+    progress.count_outcome("applied", 1234)
+    progress.is_database_up = False
+    progress.gaps_open = 1
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    display = Display(progress, "postgresql://nowhere", title="a test", console=console)
+    display._stored = Stored(
+        {"repos": 3, "synchronized": 2, "failed": 1, "lag_seconds": 0.5},
+        [
+            {
+                "last_seen_at": datetime(2026, 11, 23, tzinfo=UTC),
+                "reason": "chain_break",
+                "did": "did:plc:\x1b[31m",
+                "host": "",
+                "events": 2,
+            }
+        ],
+    )
+    console.print(display.render())
+    console.file.close()
+    shown = console.export_text()
+    assert "1,234 commits applied" in shown
+    assert "wss://relay.example.com" in shown
+    assert "the database is away" in shown
+    assert "gaps being closed" in shown
+    assert "chain_break (2 times) did:plc:\\x1b[31m" in shown
