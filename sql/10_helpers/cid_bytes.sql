@@ -7,7 +7,7 @@ create or replace function sync_priv.cid_bytes(p_text text)
   language sql
   immutable
   parallel safe
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   with bits as (
     select string_agg((strpos('abcdefghijklmnopqrstuvwxyz234567', substr(p_text, i + 1, 1)) - 1)

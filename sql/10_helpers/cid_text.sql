@@ -10,7 +10,7 @@ create or replace function sync_priv.cid_text(p_cid bytea)
   language plpgsql
   immutable
   parallel safe
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return encode('b'::bytea

@@ -10,7 +10,7 @@ create or replace function sync.open_stage()
   returns void
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
   set client_min_messages = 'warning'
 as $$
 declare

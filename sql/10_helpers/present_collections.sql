@@ -5,7 +5,7 @@ create or replace function sync_priv.present_collections(p_repo_ids bigint[])
   returns table (repo_id bigint, collection_id int)
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   with recursive present as (
     select r.repo_id, (select min(s.collection_id) from sync.stored_records s

@@ -5,7 +5,7 @@
 create or replace function sync_priv.require_stage()
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if 6 <> (

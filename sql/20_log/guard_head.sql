@@ -6,7 +6,7 @@
 create or replace function sync_priv.guard_head()
   returns trigger
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if new.rev < old.rev or (new.rev is not null and new.seen_rev < old.seen_rev) then

@@ -8,7 +8,7 @@
 create or replace function sync_priv.guard_repo()
   returns trigger
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if new.sync_state is distinct from old.sync_state then

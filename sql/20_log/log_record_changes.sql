@@ -9,7 +9,7 @@ create or replace function sync_priv.log_record_changes()
   returns trigger
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'INSERT' then

@@ -7,7 +7,7 @@ create or replace function sync_priv.log_repo_changes()
   returns trigger
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into sync_priv.pending_changes (xid, kind, repo_id, is_live, value)

@@ -7,7 +7,7 @@
 create or replace function sync_priv.make_partitions(p_from bigint, p_to bigint)
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
   set client_min_messages = 'warning'
 as $$
 declare

@@ -5,7 +5,7 @@ create or replace function sync_priv.mark_log()
   returns trigger
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into sync_priv.log_markers (xid) values (pg_current_xact_id()) on conflict do nothing;

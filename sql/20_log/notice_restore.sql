@@ -9,7 +9,7 @@
 create or replace function sync_priv.notice_restore(p_is_copy boolean)
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pg_advisory_xact_lock(7261, 1);

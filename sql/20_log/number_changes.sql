@@ -14,7 +14,7 @@ create or replace function sync_priv.number_changes()
   returns trigger
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_last  bigint;

@@ -8,7 +8,7 @@
 create or replace function sync_priv.open_epoch()
   returns boolean
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_system   bigint := (select c.system_identifier from pg_catalog.pg_control_system() c);

@@ -5,7 +5,7 @@
 create or replace function sync_priv.refuse_truncate()
   returns trigger
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception 'sync.stored_records cannot be truncated: its readers would not learn of it'

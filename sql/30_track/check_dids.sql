@@ -5,7 +5,7 @@
 create or replace function sync_priv.check_dids(p_dids text[])
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_bad text;

@@ -9,7 +9,7 @@
 create or replace function sync_priv.next_filter_generation()
   returns bigint
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_generation bigint;

@@ -11,7 +11,7 @@ create or replace function sync.track_collections(p_patterns text[])
   returns bigint
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_bad        text;

@@ -7,7 +7,7 @@ create or replace function sync.untrack_collections(p_patterns text[])
   returns bigint
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count bigint;

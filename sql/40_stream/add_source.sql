@@ -8,7 +8,7 @@ create or replace function sync.add_source(p_url text, p_kind text default 'rela
   returns int
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_id int;

@@ -6,7 +6,7 @@ create or replace function sync_priv.applied_ops(p_run bigint)
                  rkey text, cid bytea, value jsonb, raw bytea, reason text)
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select e.repo_id, e.pos, e.rev, o.op_no, o.action, o.collection collate "C",
          o.rkey collate "C", o.cid, o.value, o.raw, o.reason

@@ -14,7 +14,7 @@ create or replace function sync.apply_events(
   returns table (outcome text, events bigint)
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_wanted bigint[];

@@ -7,7 +7,7 @@
 create or replace function sync_priv.apply_ops(p_run bigint)
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform set_config('sync.self_logged', 'on', true);

@@ -4,7 +4,7 @@
 create or replace function sync_priv.break_chains(p_run bigint)
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   with broken as (

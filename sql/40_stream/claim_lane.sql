@@ -6,7 +6,7 @@ create or replace function sync.claim_lane(p_source_id int, p_lane int default 0
   returns table (token bigint, seq bigint)
   language sql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   insert into sync.cursors as c (source_id, lane, token, updated_at)
   values (p_source_id, p_lane, nextval('sync_priv.tokens'), sync_priv.clock())

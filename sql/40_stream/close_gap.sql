@@ -5,7 +5,7 @@ create or replace function sync.close_gap(p_source_id int, p_gap_since timestamp
   returns void
   language sql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   update sync.sources s set gap_since = null
    where s.source_id = p_source_id and s.gap_since = p_gap_since

@@ -6,7 +6,7 @@ create or replace function sync.enabled_sources()
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select s.source_id, s.url, s.kind from sync.sources s where s.is_enabled order by s.source_id
 $$;

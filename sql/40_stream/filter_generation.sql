@@ -6,7 +6,7 @@ create or replace function sync.filter_generation()
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select s.generation from sync_priv.filter_state s
 $$;

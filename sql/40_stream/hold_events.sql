@@ -7,7 +7,7 @@
 create or replace function sync_priv.hold_events()
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_limit constant bigint := 5000;

@@ -5,7 +5,7 @@ create or replace function sync.note_gap(p_source_id int)
   returns void
   language sql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   update sync.sources s set gap_since = sync_priv.clock() where s.source_id = p_source_id
 $$;

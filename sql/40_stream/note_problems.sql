@@ -8,7 +8,7 @@ create or replace function sync.note_problems(
   returns void
   language sql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   insert into sync_priv.problem_deltas (reason, host, did, detail, events, sample, noted_at)
   select u.reason, coalesce(u.host, ''), coalesce(u.did, ''), left(u.detail, 500), u.events,

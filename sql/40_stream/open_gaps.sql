@@ -6,7 +6,7 @@ create or replace function sync.open_gaps()
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select s.source_id, s.gap_since from sync.sources s where s.gap_since is not null
 $$;

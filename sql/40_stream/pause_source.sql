@@ -5,7 +5,7 @@ create or replace function sync.pause_source(p_url text)
   returns boolean
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   update sync.sources s set is_enabled = false where s.url = p_url and s.is_enabled;

@@ -5,7 +5,7 @@ create or replace function sync.remove_source(p_url text)
   returns boolean
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from sync.sources s where s.url = p_url;

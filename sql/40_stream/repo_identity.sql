@@ -6,7 +6,7 @@ create or replace function sync.repo_identity(p_dids text[])
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select r.did, r.signing_key, r.pds_url, r.handle from sync.repos r where r.did = any (p_dids)
 $$;

@@ -7,7 +7,7 @@ create or replace function sync.rewind_source(p_url text, p_seq bigint)
   returns boolean
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_seq is null or p_seq < 0 then

@@ -5,7 +5,7 @@ create or replace function sync.stop_source(p_source_id int, p_error text)
   returns void
   language sql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   update sync.sources s set is_enabled = false, error = p_error where s.source_id = p_source_id
 $$;

@@ -7,7 +7,7 @@ create or replace function sync.tracked_collections()
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select f.pattern from sync.filters f where f.kind = 'collection' order by f.pattern
 $$;

@@ -6,7 +6,7 @@ create or replace function sync.tracked_repos(p_after bigint, p_upto bigint)
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select r.did, coalesce(r.tracked_by = 'did', false), r.signing_key, r.pds_url
     from sync.repos r

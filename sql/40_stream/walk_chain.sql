@@ -11,7 +11,7 @@
 create or replace function sync_priv.walk_chain(p_run bigint)
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   with placed as (

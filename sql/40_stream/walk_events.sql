@@ -9,7 +9,7 @@
 create or replace function sync_priv.walk_events(p_repo_ids bigint[], p_with_stage boolean)
   returns table (outcome text, events bigint)
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_run   bigint;

@@ -9,7 +9,7 @@
 create or replace function sync_priv.walk_statuses(p_run bigint)
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not exists (select from pg_temp.walk w

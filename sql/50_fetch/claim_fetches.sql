@@ -10,7 +10,7 @@ create or replace function sync.claim_fetches(p_limit int, p_per_host int)
                  fetch_token bigint, head_rev text, has_records boolean)
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_reached bigint;

@@ -9,7 +9,7 @@ create or replace function sync.claim_import(p_did text)
   returns table (repo_id bigint, generation bigint, fetch_token bigint, has_records boolean)
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_generation bigint;

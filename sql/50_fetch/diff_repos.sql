@@ -9,7 +9,7 @@ create or replace function sync.diff_repos(
   returns table (repo_id bigint, collection text, rkey text, cid bytea)
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform sync_priv.judge_stage(p_repo_ids, p_record_counts, p_data_cids);

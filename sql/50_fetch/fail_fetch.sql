@@ -12,7 +12,7 @@ create or replace function sync.fail_fetch(
   returns boolean
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_host_id int;

@@ -8,7 +8,7 @@
 create or replace function sync_priv.feed_fetches(p_per_host int)
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_reached bigint := sync_priv.reached_generation();

@@ -7,7 +7,7 @@
 create or replace function sync_priv.fill_diff()
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_repo_ids       bigint[] := array(select s.repo_id from pg_temp.stage_repos s

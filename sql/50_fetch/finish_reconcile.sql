@@ -6,7 +6,7 @@
 create or replace function sync_priv.finish_reconcile()
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   update sync.heads h

@@ -6,7 +6,7 @@ create or replace function sync.intern_collections(p_nsids text[])
   returns void
   language sql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   insert into sync.collections (nsid)
   select distinct n.nsid

@@ -12,7 +12,7 @@ create or replace function sync_priv.judge_stage(
     p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[])
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_locked bigint[];

@@ -6,7 +6,7 @@
 create or replace function sync_priv.load_first()
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_wanted bigint;

@@ -9,7 +9,7 @@ create or replace function sync_priv.reached_generation()
   returns bigint
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select case
            when exists (select from sync_priv.purges p

@@ -13,7 +13,7 @@ create or replace function sync.reconcile_repos(
   returns table (repo_id bigint, outcome text, created bigint, updated bigint, deleted bigint)
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform sync_priv.require_stage();

@@ -6,7 +6,7 @@ create or replace function sync.recover_fetches()
   returns bigint
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count bigint;

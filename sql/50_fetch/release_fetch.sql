@@ -7,7 +7,7 @@ create or replace function sync.release_fetch(
   returns boolean
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform sync_priv.require_stage();

@@ -6,7 +6,7 @@ create or replace function sync.claim_identities(p_limit int)
   returns table (did text, handle text, pds_url text, signing_key text)
   language sql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   update sync.repos r
      set identity_checked_at = sync_priv.clock()

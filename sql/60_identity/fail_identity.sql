@@ -5,7 +5,7 @@ create or replace function sync.fail_identity(p_did text, p_reason text)
   returns void
   language sql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   insert into sync_priv.problem_deltas (reason, host, did, events, noted_at)
   values ('identity_' || p_reason, '', p_did, 1, sync_priv.clock())

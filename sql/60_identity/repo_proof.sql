@@ -7,7 +7,7 @@ create or replace function sync.repo_proof(p_did text)
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select r.did, h.rev, h.data_cid, h.commit_block, r.signing_key, r.pds_url, h.trust,
          r.sync_state,

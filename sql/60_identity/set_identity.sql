@@ -10,7 +10,7 @@ create or replace function sync.set_identity(
   returns boolean
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_repo_id bigint;

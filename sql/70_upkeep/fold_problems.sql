@@ -4,7 +4,7 @@
 create or replace function sync_priv.fold_problems()
   returns void
   language sql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   with folded as (
     delete from sync_priv.problem_deltas d

@@ -6,7 +6,7 @@ create or replace function sync.list_heads(p_after bigint, p_limit int)
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select r.repo_id, r.did, r.pds_url, h.rev
     from sync.repos r

@@ -9,7 +9,7 @@ create or replace function sync.maintain()
   returns boolean
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_size  bigint := sync_priv.partition_size();

@@ -9,7 +9,7 @@
 create or replace function sync_priv.purge_chunk()
   returns boolean
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_chunk constant int := 5000;

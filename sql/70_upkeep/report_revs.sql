@@ -9,7 +9,7 @@ create or replace function sync.report_revs(
   returns bigint
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_locked bigint[];

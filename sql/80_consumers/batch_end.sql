@@ -13,7 +13,7 @@ create or replace function sync_priv.batch_end(
   returns bigint
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_is_filtered boolean := p_consumer.shards > 1 or p_consumer.dids is not null

@@ -6,7 +6,7 @@ create or replace function sync_priv.check_patterns(p_patterns text[])
   returns void
   language plpgsql
   immutable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_bad text;

@@ -8,7 +8,7 @@ create or replace function sync_priv.covered_collections(
   returns int[]
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select case when p_patterns is not null or p_more is not null then array(
     select c.collection_id

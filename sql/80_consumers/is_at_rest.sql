@@ -5,7 +5,7 @@ create or replace function sync_priv.is_at_rest(p_shard sync_priv.consumer_shard
   returns boolean
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select exists (
     select from sync_priv.consumer_shards s

@@ -5,7 +5,7 @@ create or replace function sync_priv.is_shown(p_repo_id bigint, p_collection_id 
   returns boolean
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return exists (select from sync_priv.visible_repos v where v.repo_id = p_repo_id)

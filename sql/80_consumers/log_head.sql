@@ -5,7 +5,7 @@ create or replace function sync_priv.log_head()
   returns bigint
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return greatest((select max(c.change_id) from sync.changes c),

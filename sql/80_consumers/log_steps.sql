@@ -13,7 +13,7 @@ create or replace function sync_priv.log_steps(
   returns setof sync_priv.batch_step
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_has_snapshots boolean := exists (

@@ -20,7 +20,7 @@ create or replace function sync_priv.next_changes(
   returns setof sync_priv.batch_step
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_head        bigint := greatest(sync_priv.log_head(), p_shard.position);

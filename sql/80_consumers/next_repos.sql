@@ -11,7 +11,7 @@ create or replace function sync_priv.next_repos(
   returns setof bigint
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Two statements, so that neither has a condition that spoils the other's index.

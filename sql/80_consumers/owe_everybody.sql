@@ -9,7 +9,7 @@ create or replace function sync_priv.owe_everybody(
   p_before   sync_priv.consumer_shards)
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_shard sync_priv.consumer_shards;

@@ -11,7 +11,7 @@ create or replace function sync_priv.owe_purges(
   returns void
   language sql
   volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   -- What is pending as a whole needs no rows for its parts.
   delete from sync_priv.consumer_pending p

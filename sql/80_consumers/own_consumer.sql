@@ -6,7 +6,7 @@ create or replace function sync_priv.own_consumer(p_name text)
   returns sync.consumers
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_consumer sync.consumers;

@@ -13,7 +13,7 @@ create or replace function sync_priv.read_batch(
                  cid text, is_live boolean, value jsonb, raw bytea, reason text,
                  logged_at timestamptz)
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query

@@ -8,7 +8,7 @@ create or replace function sync_priv.refuse_outrun(
   returns void
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if sync_priv.is_outrun(p_shard) then

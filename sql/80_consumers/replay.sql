@@ -17,7 +17,7 @@ create or replace function sync.replay(
   returns void
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_consumer sync.consumers := sync_priv.own_consumer(p_name);

@@ -5,7 +5,7 @@ create or replace function sync_priv.replayed_repos(p_consumer sync.consumers, p
   returns bigint[]
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select case
            when p_dids is null then sync_priv.covered_repos(p_consumer.dids)

@@ -10,7 +10,7 @@ create or replace function sync_priv.snapshot_steps(
   returns setof sync_priv.batch_step
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query

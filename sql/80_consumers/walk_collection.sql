@@ -11,7 +11,7 @@ create or replace function sync_priv.walk_collection(
   returns setof sync_priv.batch_step
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count int := 0;

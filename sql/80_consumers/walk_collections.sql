@@ -7,7 +7,7 @@ create or replace function sync_priv.walk_collections(p_repo_id bigint, p_collec
   returns setof int
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_collection int := 0;

@@ -14,7 +14,7 @@ create or replace function sync_priv.walk_items(
                  is_frontier boolean)
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count int;

@@ -15,7 +15,7 @@ create or replace function sync_priv.walk_steps(
   returns setof sync_priv.batch_step
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_limit      int := greatest(p_room, 100);

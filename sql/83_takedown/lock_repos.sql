@@ -6,7 +6,7 @@
 create or replace function sync_priv.lock_repos(p_dids text[])
   returns void
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_missing text;

@@ -10,7 +10,7 @@ create or replace function sync.take_down_repos(p_dids text[])
   returns bigint
   language plpgsql
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count bigint;

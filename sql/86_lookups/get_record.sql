@@ -6,7 +6,7 @@ create or replace function sync.get_record(p_uri text)
   returns setof sync.records
   language plpgsql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_part text[] := regexp_match(p_uri, '^at://([^/]+)/([^/]+)/([^/]+)$');

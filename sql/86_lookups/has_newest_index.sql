@@ -5,7 +5,7 @@ create or replace function sync_priv.has_newest_index(p_collection_id int)
   returns boolean
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select exists (
     select from pg_catalog.pg_index i

@@ -16,7 +16,7 @@ create or replace function sync.list_records(
   language plpgsql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_collection int := (select c.collection_id from sync.collections c where c.nsid = p_nsid);

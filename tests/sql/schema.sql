@@ -483,221 +483,221 @@ create view sync_priv.visible_repos (
 -- Routines
 
 create function sync.add_source(p_url text, p_kind text DEFAULT 'relay'::text) returns integer
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.apply_events(p_source_id integer, p_lane integer, p_token bigint, p_cursor bigint, p_filter_generation bigint) returns TABLE(outcome text, events bigint)
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_fetches(p_limit integer, p_per_host integer) returns TABLE(repo_id bigint, did text, pds_url text, signing_key text, generation bigint, fetch_token bigint, head_rev text, has_records boolean)
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_identities(p_limit integer) returns TABLE(did text, handle text, pds_url text, signing_key text)
-  language sql volatile security definer set search_path="";
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_import(p_did text) returns TABLE(repo_id bigint, generation bigint, fetch_token bigint, has_records boolean)
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_lane(p_source_id integer, p_lane integer DEFAULT 0) returns TABLE(token bigint, seq bigint)
-  language sql volatile security definer set search_path="";
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.close_gap(p_source_id integer, p_gap_since timestamp with time zone) returns void
-  language sql volatile security definer set search_path="";
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.create_consumer(p_name text, p_collections text[] DEFAULT NULL::text[], p_dids text[] DEFAULT NULL::text[], p_start text DEFAULT 'beginning'::text, p_shards integer DEFAULT 1) returns void
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, collection text, rkey text, cid bytea)
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.drop_consumer(p_name text) returns void
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.enabled_sources() returns TABLE(source_id integer, url text, kind text)
-  language sql stable security definer set search_path="";
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.fail_fetch(p_repo_id bigint, p_generation bigint, p_fetch_token bigint, p_error text, p_account_status text DEFAULT NULL::text, p_host_ready_at timestamp with time zone DEFAULT NULL::timestamp with time zone) returns boolean
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.fail_identity(p_did text, p_reason text) returns void
-  language sql volatile security definer set search_path="";
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.filter_generation() returns bigint
-  language sql stable security definer set search_path="";
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.get_record(p_uri text) returns SETOF sync.records
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync.intern_collections(p_nsids text[]) returns void
-  language sql volatile security definer set search_path="";
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_heads(p_after bigint, p_limit integer) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
-  language sql stable security definer set search_path="";
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
-  language plpgsql stable security definer set search_path="";
+  language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.maintain() returns boolean
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_gap(p_source_id integer) returns void
-  language sql volatile security definer set search_path="";
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_problems(p_reasons text[], p_hosts text[], p_dids text[], p_details text[], p_events bigint[], p_samples bytea[]) returns void
-  language sql volatile security definer set search_path="";
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.open_gaps() returns TABLE(source_id integer, gap_since timestamp with time zone)
-  language sql stable security definer set search_path="";
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.open_stage() returns void
-  language plpgsql volatile security definer set search_path="" set client_min_messages=warning;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set client_min_messages=warning;
 create function sync.pause_source(p_url text) returns boolean
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.read_changes(p_name text, p_max_changes integer DEFAULT 1000, p_shard integer DEFAULT 0) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.reconcile_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, outcome text, created bigint, updated bigint, deleted bigint)
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.recover_fetches() returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.release_fetch(p_repo_id bigint, p_generation bigint, p_fetch_token bigint) returns boolean
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.remove_source(p_url text) returns boolean
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.replay(p_name text, p_dids text[] DEFAULT NULL::text[], p_collections text[] DEFAULT NULL::text[]) returns void
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.repo_identity(p_dids text[]) returns TABLE(did text, signing_key text, pds_url text, handle text)
-  language sql stable security definer set search_path="";
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.repo_proof(p_did text) returns TABLE(did text, rev text, data_cid bytea, commit_block bytea, signing_key text, pds_url text, trust text, sync_state text, patterns text[])
-  language sql stable security definer set search_path="";
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.report_revs(p_dids text[], p_revs text[], p_are_active boolean[], p_statuses text[]) returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.restore_repos(p_dids text[]) returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.resync_repos(p_dids text[]) returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.rewind_source(p_url text, p_seq bigint) returns boolean
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_signing_key text) returns boolean
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.stop_source(p_source_id integer, p_error text) returns void
-  language sql volatile security definer set search_path="";
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.take_down_repos(p_dids text[]) returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.track_collections(p_patterns text[]) returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.track_repos(p_dids text[]) returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.tracked_collections() returns TABLE(pattern text)
-  language sql stable security definer set search_path="";
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.tracked_repos(p_after bigint, p_upto bigint) returns TABLE(did text, is_tracked boolean, signing_key text, pds_url text)
-  language sql stable security definer set search_path="";
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.untrack_collections(p_patterns text[]) returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.untrack_repos(p_dids text[]) returns bigint
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.applied_ops(p_run bigint) returns TABLE(repo_id bigint, pos bigint, rev text, op_no bigint, action text, collection text, rkey text, cid bytea, value jsonb, raw bytea, reason text)
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.apply_diff() returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.apply_ops(p_run bigint) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.backoff(p_attempts integer) returns interval
   language sql volatile;
 create function sync_priv.base32_pair(p_bits integer) returns bytea
   language sql immutable;
 create function sync_priv.batch_end(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer, p_head bigint) returns bigint
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.break_chains(p_run bigint) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.caller() returns name
   language sql stable;
 create function sync_priv.check_dids(p_dids text[]) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.check_patterns(p_patterns text[]) returns void
-  language plpgsql immutable set search_path="";
+  language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.cid_bytes(p_text text) returns bytea
-  language sql immutable set search_path="";
+  language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.cid_text(p_cid bytea) returns text
-  language plpgsql immutable set search_path="";
+  language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.clock() returns timestamp with time zone
   language sql stable;
 create function sync_priv.covered_collections(p_patterns text[], p_more text[] DEFAULT NULL::text[]) returns integer[]
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns boolean
   language sql immutable;
 create function sync_priv.feed_fetches(p_per_host integer) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.fill_diff() returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.finish_reconcile() returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.fold_problems() returns void
-  language sql volatile set search_path="";
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.guard_head() returns trigger
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.guard_repo() returns trigger
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.has_newest_index(p_collection_id integer) returns boolean
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.hold_events() returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards) returns boolean
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_outrun(p_shard sync_priv.consumer_shards) returns boolean
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_shown(p_repo_id bigint, p_collection_id integer) returns boolean
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_tracked_nsid(p_nsid text) returns boolean
   language sql stable;
 create function sync_priv.judge_stage(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.load_first() returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.lock_repos(p_dids text[]) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.log_head() returns bigint
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.log_record_changes() returns trigger
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.log_repo_changes() returns trigger
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.log_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_max_changes integer, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.make_partitions(p_from bigint, p_to bigint) returns void
-  language plpgsql volatile set search_path="" set client_min_messages=warning;
+  language plpgsql volatile set search_path=pg_catalog, pg_temp set client_min_messages=warning;
 create function sync_priv.mark_log() returns trigger
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.next_changes(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer) returns SETOF sync_priv.batch_step
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.next_filter_generation() returns bigint
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.next_repos(p_after bigint, p_shards integer, p_shard integer, p_repos bigint[], p_limit integer) returns SETOF bigint
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.notice_restore(p_is_copy boolean) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.number_changes() returns trigger
-  language plpgsql volatile security definer set search_path="";
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.open_epoch() returns boolean
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.owe_everybody(p_consumer sync.consumers, p_before sync_priv.consumer_shards) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.owe_purges(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_repos bigint[], p_collections integer[]) returns void
-  language sql volatile set search_path="";
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.own_consumer(p_name text) returns sync.consumers
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.partition_size() returns bigint
   language sql immutable;
 create function sync_priv.present_collections(p_repo_ids bigint[]) returns TABLE(repo_id bigint, collection_id integer)
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.purge_chunk() returns boolean
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.reached_generation() returns bigint
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.read_batch(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.refuse_outrun(p_consumer sync.consumers, p_shard sync_priv.consumer_shards) returns void
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.refuse_truncate() returns trigger
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.replayed_repos(p_consumer sync.consumers, p_dids text[]) returns bigint[]
-  language sql stable set search_path="";
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.require_stage() returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_chain(p_run bigint) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_collection(p_repo_id bigint, p_collection_id integer, p_after_rkey text, p_head bigint, p_room integer) returns SETOF sync_priv.batch_step
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_collections(p_repo_id bigint, p_collections integer[]) returns SETOF integer
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_events(p_repo_ids bigint[], p_with_stage boolean) returns TABLE(outcome text, events bigint)
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_items(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_limit integer, p_repos bigint[]) returns TABLE(repo_id bigint, collection_id integer, after_rkey text, owes_purge boolean, is_frontier boolean)
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_statuses(p_run bigint) returns void
-  language plpgsql volatile set search_path="";
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_head bigint, p_room integer, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
-  language plpgsql stable set search_path="";
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 
 -- Grants
 

@@ -214,3 +214,20 @@ def test_functions_that_run_as_the_owner_are_the_ones_that_must(db: Session) -> 
         [[READER, INGESTER, REPLICATOR]],
     ).fetchall()
     assert [row["name"] for row in rows] == ["get_record"]
+
+
+def test_a_temporary_type_of_an_app_is_not_taken_for_a_builtin_one(
+    db: Session, app_roles: tuple[str, str]
+) -> None:
+    """A domain has a CHECK: it would run the app's code with the rights of sync_owner."""
+    become(db, app_roles[0])
+    db.execute(
+        "create function pg_temp.trap(pg_catalog.text) returns boolean language plpgsql as $$"
+        " begin raise exception 'ran as %', current_user; end $$"
+    )
+    db.execute("create domain pg_temp.text as pg_catalog.text check (pg_temp.trap(value))")
+    db.execute("create domain pg_temp.timestamptz as pg_catalog.timestamptz check (false)")
+    db.execute("select sync.create_consumer('mine', array['app.bsky.feed.post'])")
+    assert db.execute("select * from sync.read_changes('mine')").fetchall() == []
+    assert db.execute("select * from sync.list_records('a.b.c', '1.1.x')").fetchall() == []
+    db.execute("select sync.replay('mine'), sync.drop_consumer('mine')")

@@ -138,7 +138,10 @@ def test_every_object_of_the_contract_has_a_comment(db: psycopg.Connection[DictR
 def test_plpgsql_and_definer_functions_pin_their_search_path(
     db: psycopg.Connection[DictRow],
 ) -> None:
-    """SQL-language helpers that keep the caller's rights stay open, so that they can be inlined."""
+    """SQL-language helpers that keep the caller's rights stay open, so that they can be inlined.
+
+    With pg_temp last: where it is not named, types are looked for there first.
+    """
     rows = db.execute(
         """
         select p.oid::regprocedure::text as name from pg_proc p
@@ -146,7 +149,7 @@ def test_plpgsql_and_definer_functions_pin_their_search_path(
         where n.nspname in ('sync', 'sync_priv', 'sync_stage')
           and (l.lanname = 'plpgsql' or p.prosecdef)
           and not exists (
-            select from unnest(p.proconfig) as c(setting) where c.setting like 'search_path=%')
+            select from unnest(p.proconfig) as c(setting) where c.setting = 'search_path=pg_catalog, pg_temp')
         """
     ).fetchall()
     assert [row["name"] for row in rows] == []
