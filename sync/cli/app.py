@@ -48,6 +48,7 @@ Exit codes:
   7    the database refused what was asked (the sentence says why)
   130  interrupted (Ctrl-C); 143 ended by SIGTERM; 141 nobody reads the output
 """
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -104,7 +105,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING_SIGNALS:
         signal.signal(number, _terminate)
     sys.exit(run_command(arguments))
 

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import DictRow
 
 from sync import log
+from sync.cli.app import ENDING_SIGNALS, Terminated
 from sync.config import Settings, load_settings
 from sync.database import connect_sync, place
 from sync.embedded import EmbeddedPostgres
@@ -116,7 +117,6 @@ def run_until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, R]]) -
 
     async def supervised() -> R:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(main(stop))
 
         def ask() -> None:
@@ -124,14 +124,53 @@ def run_until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, R]]) -
                 task.cancel()
             stop.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop = asyncio.get_running_loop()
+        for number in (*ENDING_SIGNALS, signal.SIGINT):
             loop.add_signal_handler(number, ask)
         return await task
 
     try:
-        return asyncio.run(supervised())
+        with _handlers_kept():
+            return asyncio.run(supervised())
     except asyncio.CancelledError:
         raise click.Abort from None
+
+
+def run_async(work: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine to its end; SIGTERM cancels it, so that it unwinds before we exit.
+
+    A handler that raised would do so in the middle of the event loop, which may swallow it.
+    """
+    received: list[int] = []
+
+    async def supervised() -> R:
+        task = asyncio.ensure_future(work)
+
+        def cut(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
+        loop = asyncio.get_running_loop()
+        for number in ENDING_SIGNALS:
+            loop.add_signal_handler(number, cut, number)
+        return await task
+
+    try:
+        with _handlers_kept():
+            return asyncio.run(supervised())
+    except asyncio.CancelledError:
+        raise Terminated(*received[:1] or [signal.SIGTERM]) from None
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put signal handlers back afterwards: an event loop leaves the system's defaults behind."""
+    before = {number: signal.getsignal(number) for number in (*ENDING_SIGNALS, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def readable_file() -> click.Path:

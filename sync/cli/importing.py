@@ -1,6 +1,5 @@
 """`standpipe import`: load a repo from a CAR file."""
 
-import asyncio
 import dataclasses
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from sync.cli.context import (
     open_server,
     prepare_schema,
     readable_file,
+    run_async,
 )
 from sync.cli.output import print_json
 from sync.config import Settings
@@ -54,7 +54,7 @@ def import_command(
     with open_server(settings, may_create=True) as url:
         prepare_schema(settings, url, may_create=True)
         working = dataclasses.replace(settings, database_url=url)
-        imported = asyncio.run(import_repo(working, file, key_source=source))
+        imported = run_async(import_repo(working, file, key_source=source))
     if as_json:
         print_json(dataclasses.asdict(imported))
     else:

@@ -1,12 +1,11 @@
 """`standpipe track`, `untrack`, `resync`: say what is kept here."""
 
-import asyncio
 from collections.abc import Sequence
 
 import click
 
 from sync.atproto.syntax import is_collection_pattern, is_handle, is_supported_did
-from sync.cli.context import Session, database_command, json_option, open_session
+from sync.cli.context import Session, database_command, json_option, open_session, run_async
 from sync.cli.output import print_json
 from sync.config import Settings
 from sync.database import refusals
@@ -152,7 +151,7 @@ def resolve_accounts(settings: Settings, accounts: Sequence[str]) -> list[str]:
             handles.append(_bare(account))
         else:
             raise UsageError(f"{account!r} is neither a DID nor a handle.")
-    found = asyncio.run(_resolve(settings, handles)) if handles else {}
+    found = run_async(_resolve(settings, handles)) if handles else {}
     return [found.get(_bare(account), account) for account in accounts]
 
 

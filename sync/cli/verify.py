@@ -1,12 +1,11 @@
 """`standpipe verify`: prove that what is stored is what the account signed."""
 
-import asyncio
 import dataclasses
 
 import click
 
 from sync.cli.app import EXIT_FAILED
-from sync.cli.context import database_command, json_option, open_server, open_session
+from sync.cli.context import database_command, json_option, open_server, open_session, run_async
 from sync.cli.output import print_json, printable
 from sync.cli.track import check_did, known_accounts
 from sync.config import Settings
@@ -45,7 +44,7 @@ def verify(settings: Settings, *, accounts: tuple[str, ...], as_json: bool) -> N
         with open_session(working, name="verify", role=READER) as session:
             dids = known_accounts(session, accounts)
         for did in dict.fromkeys(dids):
-            verdict = asyncio.run(verify_repo(working, did))
+            verdict = run_async(verify_repo(working, did))
             answer = describe(verdict)
             is_proven = is_proven and answer.partition(":")[0] not in {"broken", "unsigned"}
             if as_json:

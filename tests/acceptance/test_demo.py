@@ -1,5 +1,6 @@
 """The demo, as a newcomer runs it."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,15 @@ from sync.cli.demo.command import empty_folder
 from sync.cli.demo.fold import Fold
 from sync.cli.demo.story import Report
 from sync.errors import UsageError
-from tests.acceptance.commands import PROGRAM, Result, clean_environment, run_program
+from tests.acceptance.commands import (
+    PROGRAM,
+    Result,
+    clean_environment,
+    end,
+    read_line,
+    run_program,
+    started_program,
+)
 
 DEMO_TIMEOUT_S = 120.0
 # The demo must not care what the user's own database and settings are.
@@ -73,6 +82,18 @@ def test_it_stops_its_server_and_writes_nowhere_else(shown: Result, demo_folder:
     assert shown.code == 0
     assert {path.name for path in demo_folder.iterdir()} == {".venv", "standpipe-demo"}
     assert not (demo_folder / "standpipe-demo" / "cluster" / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_it_takes_its_server_along_when_it_is_ended(
+    number: int, exit_code: int, tmp_path: Path
+) -> None:
+    with started_program("demo", folder=tmp_path) as process:
+        assert read_line(process).startswith("PostgreSQL runs")
+        assert read_line(process).startswith("Backfill")
+        assert end(process, number) == exit_code
+    assert (tmp_path / "program.log").read_text().strip() == ""
+    assert not (tmp_path / "standpipe-demo" / "cluster" / "postmaster.pid").exists()
 
 
 def test_it_leaves_other_peoples_folders_alone(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The command `demo`: its folder, its server, its last screen."""
 
-import asyncio
 import shlex
 import shutil
 import time
@@ -10,6 +9,7 @@ import click
 
 from sync import log
 from sync.cli.app import EXIT_FAILED
+from sync.cli.context import run_async
 from sync.cli.demo.stage import open_stage
 from sync.cli.demo.story import Report, play
 from sync.embedded import EmbeddedPostgres
@@ -58,7 +58,7 @@ def demo(*, folder: Path) -> None:
     with EmbeddedPostgres(folder) as url:
         upgrade(url)
         click.echo(f"PostgreSQL runs in {folder} ({time.monotonic() - started_at:.1f} s)")
-        asyncio.run(_play(folder, url, report))
+        run_async(_play(folder, url, report))
     show_screen(report, folder, seconds=time.monotonic() - started_at)
     if report.failures:
         raise click.exceptions.Exit(EXIT_FAILED)
