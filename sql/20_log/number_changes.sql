@@ -6,6 +6,8 @@
 -- goes when the commit is visible, so whoever sees change n sees every change before it.
 -- A statement that appended no row, or whose rows were rolled back, leaves a marker all the same:
 -- such a transaction takes no lock and wakes nobody.
+-- Who wrote to a collection while it was untracked in another transaction, which committed first,
+-- comes after its `purge`: what is on its way out is dropped here, where the order is known.
 -- The NOTIFY also makes PostgreSQL refuse PREPARE TRANSACTION, which would keep the lock.
 --
 -- Called by: a deferred constraint trigger on sync_priv.log_markers.
@@ -29,6 +31,10 @@ begin
     return null;
   end if;
   perform pg_advisory_xact_lock(7261, 1);
+  delete from sync_priv.pending_changes p
+   where p.xid = new.xid and p.kind in ('create', 'update', 'delete', 'snapshot')
+     and p.collection_id in (select g.collection_id from sync_priv.purges g
+                              where coalesce(g.repo_id, 0) = 0);
   perform sync_priv.open_epoch();
   select last_value into v_last from sync_priv.change_ids;
   select count(*) into v_count from sync_priv.pending_changes p where p.xid = new.xid;

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sql.driver import LIKE, POST, Driver, did
+from tests.sql.driver import LIKE, POST, Driver, Event, Op, did
 from tests.sql.waiting import impatient
 
 
@@ -125,3 +125,25 @@ def test_a_purge_goes_through_many_repos_page_by_page(service):
         assert shown(service, LIKE) == 0
     assert steps >= 3
     assert (stored(service, LIKE), stored(service, POST)) == (0, 2)
+
+
+def test_a_commit_that_was_under_way_is_not_told_after_the_purge(service, session):
+    """Its rows are deleted without a word, so a reader would keep them for ever."""
+    operator = session()
+    operator.execute("select sync.create_consumer('app', p_start => 'now')")
+    commit = Event(did(1), rev=11, since=10, before="t10", data="t11", ops=[
+        Op("update", "a", "late"), Op("create", "b", "late"),
+        Op("create", "k", "late", collection=LIKE),
+    ])  # fmt: skip
+    with service.conn.transaction():
+        service.stage([commit])
+        service.rows(
+            "select * from sync.apply_events(%s, 0, %s, null, 1)", service.source_id, service.token
+        )
+        operator.execute("select sync.untrack_collections(%s)", [[POST]])
+    service.maintain()
+    read = "select kind, collection, rkey from sync.read_changes('app')"
+    assert [tuple(row.values()) for row in operator.execute(read)] == [
+        ("purge", POST, None), ("create", LIKE, "k")
+    ]  # fmt: skip
+    assert (stored(service, POST), stored(service, LIKE)) == (0, 3)
