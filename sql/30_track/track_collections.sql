@@ -1,7 +1,7 @@
 -- Track collections: NSIDs, 'app.bsky.feed.*', or '*' for all.
 --
 -- Widening leaves every tracked repo incomplete, so they all leave `synchronized` in this very
--- transaction and are fetched again; a fetch that runs now is refused when it ends.
+-- transaction and are fetched again; a fetch or an import that runs now is refused when it ends.
 -- Idempotent: a pattern that is tracked already is left alone.
 --
 -- Called by: operators and apps.
@@ -34,20 +34,27 @@ begin
   if v_new = '{}' then
     return 0;
   end if;
+  v_generation := sync_priv.next_filter_generation();
+  -- Only now, under its lock, do the filters hold still: another transaction may have changed
+  -- them while this one waited.
+  v_new := array(select distinct p from unnest(p_patterns) as u (p)
+                  where not exists (select from sync.filters f
+                                     where f.kind = 'collection' and f.pattern = p));
   -- A pattern below one that is tracked already brings nothing new.
   v_is_wider := exists (select from unnest(v_new) as u (p)
                          where not sync_priv.is_tracked_nsid(p) or p = '*');
-  v_generation := sync_priv.next_filter_generation();
   insert into sync.filters (kind, pattern, generation, created_at)
   select 'collection', p, v_generation, sync_priv.clock() from unnest(v_new) as u (p);
   if v_is_wider then
-    perform from sync.repos r where r.tracked_by = 'did' order by r.repo_id for no key update;
+    perform from sync.repos r
+      where r.tracked_by = 'did' or (r.tracked_by = 'import' and r.sync_state = 'fetching')
+      order by r.repo_id for no key update;
     update sync.repos r
        set sync_state = case r.sync_state when 'pending' then 'pending' when 'failed' then 'failed'
                                           else 'desynchronized' end,
            filter_generation = v_generation,
            next_fetch_at = least(r.next_fetch_at, sync_priv.clock())
-     where r.tracked_by = 'did';
+     where r.tracked_by = 'did' or (r.tracked_by = 'import' and r.sync_state = 'fetching');
   end if;
   return cardinality(v_new);
 end

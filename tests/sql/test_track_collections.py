@@ -3,7 +3,8 @@
 import psycopg
 import pytest
 
-from tests.sql.driver import LIKE, POST, Driver, did
+from tests.sql.driver import LIKE, POST, Claim, Driver, did
+from tests.sql.waiting import background, wait_until_blocked
 
 FEED = "app.bsky.feed.*"
 
@@ -117,3 +118,29 @@ def test_only_tracked_nsids_get_an_id(service):
     for _ in range(2):
         service.conn.execute("select sync.intern_collections(%s)", [[LIKE, LIKE]])
     assert service.value("select count(*) from sync.collections where nsid = %s", LIKE) == 1
+
+
+def test_a_pattern_whose_cover_is_taken_away_meanwhile_is_wider(service, session):
+    """Else the records that the other transaction purges would never be fetched again."""
+    track(service, "*")
+    service.apply()
+    service.reconcile(service.claim(1), {"a": "x"}, at=10, data="t10")
+    other, waiting = session(autocommit=False), session()
+    other.execute("select sync.untrack_collections(%s)", [["*", POST]])
+    pattern = [[FEED]]
+    with background(
+        waiting, lambda: waiting.execute("select sync.track_collections(%s)", pattern)
+    ) as tracked:
+        wait_until_blocked(service.conn, waiting)
+        other.commit()
+        tracked.result()
+    assert service.state(1) == "desynchronized"
+
+
+def test_widening_ends_an_import_that_runs(service):
+    """Of the new collection it may bring what a purge is about to delete."""
+    claimed = service.row("select * from sync.claim_import(%s)", did(2))
+    track(service, LIKE)
+    outcome = service.reconcile(Claim(**claimed), {"a": "x"}, at=10, data="t10")
+    assert outcome["outcome"] == "superseded"
+    assert service.state(2) == "desynchronized"
