@@ -1,10 +1,11 @@
 -- Track repos: they are fetched, verified and kept current from now on.
 --
 -- Idempotent: a repo that is tracked already is left alone. A tombstone comes back to life and
--- is fetched once what was purged is gone. Without any collection filter, '*' is added.
+-- is fetched once what was purged is gone; what upstream last said of its account is forgotten,
+-- for nobody has listened since. Without any collection filter, '*' is added.
 --
 -- Called by: operators and apps.
--- Locks: the filter state, then the repos' rows in did order.
+-- Locks: the filter state, then the repos' rows in repo_id order.
 -- Raises: SY002 for a malformed did.
 create or replace function sync.track_repos(p_dids text[])
   returns bigint
@@ -30,6 +31,9 @@ begin
   insert into sync.filters (kind, pattern, generation, created_at)
   select distinct 'did', d.did, v_generation, sync_priv.clock() from unnest(p_dids) as d (did)
       on conflict (kind, pattern) do nothing;
+  perform from sync.repos r
+    where r.did = any (p_dids) and r.tracked_by is distinct from 'did'
+    order by r.repo_id for no key update;
   -- An unsigned import proves nothing: its head gives way, its records to the verified diff.
   update sync.heads h
      set rev = null, data_cid = null, commit_block = null, seen_rev = null, trust = 'verified'
@@ -42,11 +46,14 @@ begin
     select distinct d.did, 'did', v_generation, sync_priv.clock(), sync_priv.clock(),
            sync_priv.clock()
       from unnest(p_dids) as d (did)
+     where not exists (select from sync.repos t where t.did = d.did and t.tracked_by = 'did')
      order by d.did
         on conflict (did) do update
        set tracked_by = 'did', sync_state = 'pending', filter_generation = v_generation,
            is_identity_stale = true, next_fetch_at = excluded.next_fetch_at,
-           error = null, attempts = 0
+           error = null, attempts = 0,
+           is_active = r.is_active or r.tracked_by is null,
+           account_status = case when r.tracked_by is not null then r.account_status end
      where r.tracked_by is distinct from 'did'
     returning r.repo_id
   ), headed as (

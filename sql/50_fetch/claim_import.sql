@@ -33,18 +33,20 @@ begin
     values (p_did, 'import', v_generation, sync_priv.clock(), sync_priv.clock(),
             sync_priv.clock())
         on conflict (did) do update
-       set tracked_by = 'import', filter_generation = excluded.filter_generation;
+       set tracked_by = 'import', filter_generation = excluded.filter_generation,
+           is_active = true, account_status = null
+     where r.tracked_by is null;
     insert into sync.heads (repo_id)
     select r.repo_id from sync.repos r where r.did = p_did
         on conflict do nothing;
   end if;
   update sync.repos r set sync_state = 'desynchronized'
-   where r.did = p_did and r.sync_state = 'synchronized';
+   where r.did = p_did and r.sync_state = 'synchronized' and r.tracked_by is not null;
   return query
     update sync.repos r
        set sync_state = 'fetching', fetch_token = nextval('sync_priv.tokens'),
            fetch_started_at = sync_priv.clock()
-     where r.did = p_did and r.sync_state <> 'fetching'
+     where r.did = p_did and r.sync_state <> 'fetching' and r.tracked_by is not null
     returning r.repo_id, r.generation, r.fetch_token,
               exists (select from sync.stored_records s where s.repo_id = r.repo_id);
 end

@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from tests.sql.driver import LIKE, POST, Claim, Driver, Event, did
+from tests.sql.waiting import background, wait_until_blocked
 
 A = did(1)
 
@@ -107,3 +108,26 @@ def test_a_malformed_did_is_refused(service):
     with pytest.raises(psycopg.Error) as refusal:
         service.rows("select * from sync.claim_import('alice.test')")
     assert refusal.value.sqlstate == "SY002"
+
+
+def test_a_repo_that_is_untracked_meanwhile_is_not_claimed(service, session):
+    """A tombstone in `fetching` would belong to nobody."""
+    service.load(1, {"a": "x"}, at=10, data="t10")
+    operator = session(autocommit=False)
+    operator.execute("select sync.untrack_repos(%s)", [[A]])
+    with background(service.conn, lambda: claim(service)) as claimed:
+        wait_until_blocked(operator, service.conn)
+        operator.commit()
+        assert claimed.result() is None
+    row = service.row("select sync_state, tracked_by from sync.repos")
+    assert tuple(row.values()) == ("pending", None)
+
+
+def test_a_tombstone_of_an_account_that_was_not_active_can_be_imported(service):
+    service.load(1, {"a": "x"}, at=10, data="t10")
+    service.apply(Event(A, "account", is_active=False, status="deactivated"))
+    service.value("select sync.untrack_repos(%s)", [A])
+    service.maintain()
+    outcome = service.reconcile(claim(service), {"a": "y"}, at=11, data="t11")
+    assert outcome["outcome"] == "synchronized"
+    assert service.texts(1) == {"a": "y"}

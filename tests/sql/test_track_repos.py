@@ -3,7 +3,8 @@
 import psycopg
 import pytest
 
-from tests.sql.driver import POST, Driver, did
+from tests.sql.driver import POST, Driver, Event, did
+from tests.sql.waiting import background, impatient, wait_until_blocked
 
 TRACK = "select sync.track_repos(%s) as n"
 
@@ -116,3 +117,43 @@ def test_an_unsigned_import_gives_way_but_its_records_stay_for_the_diff(session)
     outcome = service.reconcile(service.claim(1), {"a": "x", "b": "y"}, at=9, data="t9")
     assert (outcome["outcome"], outcome["created"]) == ("synchronized", 1)
     assert service.log(start) == [("create", "b", "y")]
+
+
+def test_what_upstream_said_before_nobody_listened_is_forgotten(session):
+    """Else a repo that came back meanwhile would never be fetched."""
+    service = Driver(session())
+    service.load(1, {"a": "x"}, at=10, data="t10")
+    service.apply(Event(did(1), "account", is_active=False, status="deactivated"))
+    service.value("select sync.untrack_repos(%s)", [did(1)])
+    service.maintain()
+    assert service.apply(Event(did(1), "account", is_active=True)) == {"untracked": 1}
+    service.track(1)
+    row = service.row("select is_active, account_status from sync.repos")
+    assert tuple(row.values()) == (True, None)
+    service.reconcile(service.claim(1), {"a": "y"}, at=11, data="t11")
+    assert service.texts(1) == {"a": "y"}
+
+
+def test_repos_that_are_tracked_already_are_not_waited_for(session):
+    service, app = Driver(session()), session(autocommit=False)
+    service.track(1)
+    app.execute("select sync.resync_repos(%s)", [[did(1)]])
+    impatient(service.conn)
+    service.track(1, 2)
+    assert service.state(2) == "pending"
+
+
+def test_existing_rows_are_locked_in_repo_id_order(session):
+    """As everybody else does, else two of them deadlock: here dids and ids disagree."""
+    service, holder, tracking = Driver(session()), session(autocommit=False), session()
+    for number in (2, 1):
+        service.track(number)
+    service.value("select sync.untrack_repos(%s)", [did(1), did(2)])
+    holder.execute("select from sync.repos where did = %s for update", [did(2)])
+    call = "select sync.track_repos(%s)"
+    with background(tracking, lambda: tracking.execute(call, [[did(1), did(2)]])) as tracked:
+        wait_until_blocked(service.conn, tracking)
+        holder.execute("set local lock_timeout = '2s'")
+        holder.execute("select from sync.repos where did = %s for update", [did(1)])
+        holder.commit()
+        tracked.result()
