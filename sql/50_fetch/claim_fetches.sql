@@ -27,7 +27,8 @@ begin
        and not exists (select from sync_priv.purges p where p.repo_id = r.repo_id)
      order by q.queued_at, q.repo_id
      limit p_limit
-       for update of q, r skip locked);
+       for update of q skip locked
+       for no key update of r skip locked);
   delete from sync.fetch_queue q where q.repo_id = any (v_ids);
   return query
     update sync.repos r

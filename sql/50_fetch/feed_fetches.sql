@@ -5,6 +5,7 @@
 -- and so do its dead rows.
 --
 -- Called by: sync.claim_fetches(). One feeder at a time; the others do without.
+-- Locks: advisory (7261, 2), skipped when taken; the repos (key share, skip locked).
 create or replace function sync_priv.feed_fetches(p_per_host int)
   returns void
   language plpgsql
@@ -16,6 +17,10 @@ begin
   if not pg_try_advisory_xact_lock(7261, 2) then
     return;
   end if;
+  -- Counted once, not once a host: an old snapshot elsewhere makes this a scan of the dead.
+  with queued as materialized (
+    select q.host_id, count(*) as repos from sync.fetch_queue q group by q.host_id
+  )
   insert into sync.fetch_queue (repo_id, host_id, queued_at)
   select b.repo_id, b.host_id, sync_priv.clock()
     from sync.hosts h
@@ -33,8 +38,10 @@ begin
        limit greatest(0, p_per_host
                          - (select count(*) from sync.repos f
                              where f.host_id = h.host_id and f.sync_state = 'fetching')
-                         - (select count(*) from sync.fetch_queue q
-                             where q.host_id = h.host_id))
+                         - coalesce((select q.repos from queued q
+                                      where q.host_id = h.host_id), 0))
+         -- The foreign key of the queue would wait for whoever holds a stronger lock.
+         for key share skip locked
     ) b
    where h.ready_at <= sync_priv.clock()
       on conflict do nothing;

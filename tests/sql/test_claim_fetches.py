@@ -253,3 +253,22 @@ def test_two_fetchers_never_get_the_same_repo(service, session):
         everything = [who for result in results for who in result.result()]
     everything += claimed(service)
     assert sorted(everything) == sorted(did(n) for n in numbers)
+
+
+def test_an_app_that_holds_a_repo_for_update_stops_only_that_repo(service, session):
+    """The foreign key of the queue would wait for it, and nobody else could feed meanwhile."""
+    service.track(1, 2)
+    service.locate(1, 2)
+    app = session(autocommit=False)
+    app.execute("select from sync.repos where did = %s for update", [did(1)])
+    impatient(service.conn)
+    assert claimed(service) == [did(2)]
+    app.rollback()
+    assert claimed(service) == [did(1)]
+
+
+def test_an_app_that_refers_to_a_repo_does_not_stop_its_fetch(service, session):
+    service.track(1)
+    service.locate(1)
+    session(autocommit=False).execute("select from sync.repos for key share")
+    assert claimed(service) == [did(1)]

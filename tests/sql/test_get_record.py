@@ -41,3 +41,13 @@ def test_anything_but_the_uri_of_a_record_is_refused(db: Session, uri: str | Non
     with pytest.raises(psycopg.Error) as caught:
         db.execute("select * from sync.get_record(%s)", [uri])
     assert caught.value.sqlstate == "SY002"
+
+
+def test_a_handle_leads_to_the_account_that_is_shown(db: Session) -> None:
+    """Handles change hands, and the row of who had it before keeps it."""
+    world = World(db)
+    world.load(0, "a")
+    world.load(1, "b")
+    db.execute("update sync.repos set handle = 'alice.example'")
+    world.take_down(0)
+    assert found(db, f"at://alice.example/{POST}/b") == ["b"]
