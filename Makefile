@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 MYPY_CACHE = $(shell mkdir -p .mypy_cache 2>/dev/null; test -w .mypy_cache && echo .mypy_cache || echo /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint types layers check schema clean
+.PHONY: help install demo run test lint types layers check schema bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ layers: $(STAMP) ## check that no module imports upwards
 
 check: lint types layers test ## everything that CI checks
 
-schema: $(STAMP) ## rewrite what is generated: tests/sql/schema.sql, docs/reference/{configuration,sql}.md
+schema: $(STAMP) ## rewrite what is generated: tests/sql/schema.sql, docs/reference/*.md
 	@$(BIN)/python -m tests.golden
+
+bench: $(STAMP) ## measure the main job beside ceilings of the same run
+	@$(BIN)/python -m bench
 
 clean: ## remove .venv and caches; databases stay
 	rm -rf .venv dist .mypy_cache

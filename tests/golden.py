@@ -12,14 +12,16 @@ from pathlib import Path
 import psycopg
 from psycopg.rows import DictRow
 
-from sync.config import render_reference
+from sync.cli.reference import render_reference as render_commands
+from sync.config import render_reference as render_settings
 from sync.database import connect_sync
 from tests.postgres import TEMPLATE, chosen_binaries, running_server
 from tests.sql import reference
 
 ROOT = Path(__file__).parent.parent
 SCHEMA_FILE = ROOT / "tests" / "sql" / "schema.sql"
-REFERENCE_FILE = ROOT / "docs" / "reference" / "configuration.md"
+SETTINGS_FILE = ROOT / "docs" / "reference" / "configuration.md"
+COMMANDS_FILE = ROOT / "docs" / "reference" / "cli.md"
 
 _OURS = "n.nspname in ('sync', 'sync_priv', 'sync_stage', 'sync_migration')"
 
@@ -169,8 +171,8 @@ def dump_schema(session: psycopg.Connection[DictRow]) -> str:
 
 def main() -> None:
     """Rewrite all of them."""
-    REFERENCE_FILE.parent.mkdir(parents=True, exist_ok=True)
-    REFERENCE_FILE.write_text(render_reference(), encoding="utf-8")
+    SETTINGS_FILE.write_text(render_settings(), encoding="utf-8")
+    COMMANDS_FILE.write_text(render_commands(), encoding="utf-8")
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server(Path(folder) / "data", chosen_binaries()) as server,

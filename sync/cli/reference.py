@@ -1,6 +1,5 @@
 """Write the manual's page on the command line from `--help`; a test sees when it is stale."""
 
-import sys
 from typing import Any
 
 import click
@@ -15,7 +14,7 @@ def render_reference() -> str:
     parts = [
         "# The command line",
         "",
-        "Written from `--help` by `python -m sync.cli.reference > docs/reference/cli.md`.",
+        "Written from `--help` by `make schema`.",
         "",
         *_section("standpipe", cli, None),
     ]
@@ -34,7 +33,3 @@ def _section(
     options = {**command.context_settings, **width}
     context = click.Context(command, info_name=name, parent=parent, **options)
     return [f"## {title}", "", "```text", command.get_help(context).rstrip(), "```", ""]
-
-
-if __name__ == "__main__":
-    sys.stdout.write(render_reference())
