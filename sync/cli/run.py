@@ -73,9 +73,9 @@ def run(
         if not chosen and not _knows_sources(url):
             chosen = [(settings.relay_url, settings.relay_kind)]
         working = dataclasses.replace(settings, database_url=url)
-        log.get("run").info("started", database=database_name(settings))
 
         async def main(stop: asyncio.Event) -> None:
+            log.get("run").info("started", database=database_name(settings))
             if not is_live:
                 await run_service(working, sources=chosen, progress=progress, stop=stop)
                 return

@@ -52,6 +52,10 @@ HELD = """
     select held_events || ' held events while ' || sync_state
       from sync.repo_status where did = $1 and sync_state = 'fetching' and held_events > 0
 """
+LANE = """
+    select application_name from pg_stat_activity
+     where datname = current_database() and application_name like 'standpipe lane %' limit 1
+"""
 SESSIONS = """
     select count(*) from pg_stat_activity
      where datname = current_database() and application_name like 'standpipe %'
@@ -96,7 +100,7 @@ class Lab:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the service as a user would."""
+        """Start the service as a user would, and wait until it works."""
         environment = clean_environment(
             STANDPIPE_DATABASE_URL=self.url,
             STANDPIPE_DATA_DIR=str(self._log.parent / "data"),
@@ -109,6 +113,7 @@ class Lab:
             self._process = await asyncio.create_subprocess_exec(
                 PROGRAM, "run", env=environment, cwd=self._log.parent, stdout=log, stderr=log
             )
+        await self.evidence(LANE)
 
     async def kill(self, kind: str, evidence: str) -> None:
         """Take the service away at this very moment."""
