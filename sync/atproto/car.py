@@ -61,11 +61,13 @@ def _read_sections(data: bytes, at: int, blocks: dict[bytes, bytes], *, max_bloc
     count, end = 0, len(data)
     sha256 = hashlib.sha256
     while at < end:
-        size = data[at]
-        if size < 0x80:
-            at += 1
-        else:
-            size, at = _read_varint(data, at)
+        size, at = data[at], at + 1
+        if size > 0x7F:
+            # Two bytes, as for most blocks, are read here; a call would cost more than the rest.
+            if at < end and data[at] < 0x80:
+                size, at = size & 0x7F | data[at] << 7, at + 1
+            else:
+                size, at = _read_varint(data, at - 1)
         stop = at + size
         if stop > end:
             raise CarError("car_cut", "a section is longer than the file", rule="CA-05")

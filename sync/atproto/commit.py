@@ -1,5 +1,6 @@
 """Read, check and make the signed commit object at the root of every repo (CM-09..14)."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,17 @@ from sync.atproto.syntax import is_did, is_tid
 from sync.errors import MessageError
 
 VERSION = 3
+
+# The commit as nearly all write it, which thereby is canonical: (unsigned part, DID, rev,
+# signature, unsigned part, data). Of any other form is what the codec is asked about.
+_USUAL_COMMIT = re.compile(
+    rb"\xa6(\x63did\x78\x20(did:plc:[a-z2-7]{24})"
+    rb"\x63rev\x6d([2-7a-j][2-7a-z]{12}))"
+    rb"\x63sig\x58\x40(.{64})"
+    rb"(\x64data\xd8\x2a\x58\x25\x00(\x01\x71\x12\x20.{32})"
+    rb"\x64prev\xf6\x67version\x03)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +42,14 @@ class Commit:
 
 def read_commit(block: bytes) -> Commit:
     """Read a commit block and check its form; raises `MessageError` for any other bytes."""
+    usual = _USUAL_COMMIT.fullmatch(block)
+    if usual is not None:
+        start, did, rev, sig, rest, data = usual.groups()
+        return Commit(did.decode(), rev.decode(), data, None, block, sig, b"\xa5" + start + rest)
+    return _read_commit(block)
+
+
+def _read_commit(block: bytes) -> Commit:
     try:
         fields = cbor.decode(block)
     except cbor.CborError as error:

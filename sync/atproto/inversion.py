@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sync.atproto.cid import cid_for
-from sync.atproto.mst import MAX_LAYER, TreeBuilder, check_layers, check_place, key_layer
+from sync.atproto.descent import check_absent, check_present, restored_layer, undo_one
+from sync.atproto.mst import TreeBuilder, check_layers, check_place
 from sync.atproto.node import MstError, Node, read_node, replace_children
 from sync.atproto.ops import Change
 
@@ -53,6 +54,15 @@ def invert(root: bytes, blocks: Mapping[bytes, bytes], changes: Sequence[Change]
     """
     if not changes:
         return root
+    if len(changes) == 1:
+        before = undo_one(root, blocks, changes[0])
+        if before is not None:
+            return before
+    return undo_all(root, blocks, changes)
+
+
+def undo_all(root: bytes, blocks: Mapping[bytes, bytes], changes: Sequence[Change]) -> bytes:
+    """Do what invert() does in the way that suits all changes, of which there is one at least."""
     return _Inversion(blocks).run(_Subtree(None, root, None, None), changes)
 
 
@@ -202,22 +212,15 @@ def _child(node: Node, index: int, parent: _Subtree, layer: int) -> _Subtree | N
 
 
 def _undo_present(change: Change, leaf: _Leaf) -> list[_Leaf]:
-    if change.after is None:
-        raise MstError("delete_not_in_tree", "a deleted key is still there", rule="CM-33")
-    if change.after != leaf.value:
-        raise MstError("op_not_in_tree", "the tree links another record", rule="CM-31")
+    check_present(change, leaf.value)
     return [] if change.before is None else [leaf._replace(value=change.before)]
 
 
 def _undo_absent(change: Change) -> list[_Leaf]:
-    if change.after is not None:
-        raise MstError("op_not_in_tree", "the tree lacks the record's key", rule="CM-31")
+    check_absent(change)
     if change.before is None:
         return []
-    layer = key_layer(change.key)
-    if layer > MAX_LAYER:
-        raise MstError("tree_too_deep", f"layer {layer}", rule="MS-17")
-    return [_Leaf(layer, change.key, change.before)]
+    return [_Leaf(restored_layer(change.key), change.key, change.before)]
 
 
 def _are_below(layer: int, gaps: Mapping[int, _Items]) -> bool:

@@ -1,33 +1,42 @@
 """Read and write the nodes of the Merkle search tree of a repo (rules MS-01, MS-06..10, MS-15..22).
 
-A node has exactly one valid encoding. The usual node goes through a fast codec, and counts if it
-encodes to the same bytes again. That codec cannot tell links from byte strings and allocates
-what a length merely claims; so whatever is large or odd is read and written by hand here, where
-nothing nests and no length is believed before the bytes are there.
+A node has exactly one valid encoding. The usual node, of printable keys and of links as the
+protocol blesses them, is taken apart by one pattern: put together again, the parts must be the
+same bytes. Whatever is large or odd is read and written by hand, byte by byte, where no length
+is believed before the bytes are there.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import libipld
-
-from sync.atproto.cid import CID_LENGTH, DAG_CBOR_PREFIX, RAW_PREFIX, is_blessed
+from sync.atproto.cid import DAG_CBOR_PREFIX
 from sync.errors import ProtocolError
 
 MAX_KEY_BYTES = 1_024
 MAX_NODE_ENTRIES = 8_192
 
-# Above this, bytes made for it could cost the codec much time and memory (limits: measured).
+# All but the largest nodes of honest repos are below; the pattern takes time for larger ones too.
 _USUAL_NODE_BYTES = 4_096
-# No valid path starts below the space; what does could be taken for a CID by the codec.
-_LEAST_USUAL_KEY = b"\x20"
-
-_VALUE_PREFIXES = (DAG_CBOR_PREFIX, RAW_PREFIX)
 
 _LINK = b"\xd8\x2a\x58\x25\x00"
 _NODE_LINK = _LINK + DAG_CBOR_PREFIX
-_VALUE_LINK = b"\x61v" + _LINK
 _NULL = 0xF6
+_LEFT_NULL = b"\x61l\xf6"
+_LEFT_LINK = b"\x61l" + _NODE_LINK
+_LEFT_LINK_BYTES = 43
+# `v` and its link, at the end of a usual entry.
+_USUAL_VALUE_BYTES = 43
+
+# A usual entry: (all of it, head of k, k, p, t, v). The key is followed by a control character,
+# so there is one way only to read it; its head is compared with its length afterwards.
+_USUAL_ENTRY = re.compile(
+    rb"(\xa4\x61k([\x41-\x57]|\x58[\x18-\xff])([!-~]{1,255})"
+    rb"\x61p([\x00-\x17]|\x18[\x18-\xff])"
+    rb"\x61t(\xf6|\xd8\x2a\x58\x25\x00\x01\x71\x12\x20.{32})"
+    rb"\x61v\xd8\x2a\x58\x25\x00(\x01[\x55\x71]\x12\x20.{32}))",
+    re.DOTALL,
+)
 
 
 class MstError(ProtocolError):
@@ -37,14 +46,14 @@ class MstError(ProtocolError):
 class Node(NamedTuple):
     """One node, its keys in full: `children[i]` lies before `keys[i]`, the last one after them all.
 
-    `raw` is the codec's form of a usual node, for replace_children(). A tuple and not a
-    dataclass: thousands are made per second.
+    `entries` are the encoded entries of a usual node, from which a changed one is put together.
+    A tuple and not a dataclass: thousands are made per second.
     """
 
     keys: list[bytes]
     values: list[bytes]
     children: list[bytes | None]
-    raw: dict[str, Any] | None
+    entries: list[bytes] | None
 
 
 def read_node(block: bytes) -> Node:
@@ -60,45 +69,33 @@ def read_node(block: bytes) -> Node:
 
 
 def _read_usual(block: bytes) -> Node | None:
-    """Read a node by the codec, or return None where a closer look is needed."""
-    try:
-        raw: dict[str, Any] = libipld.decode_dag_cbor(block)
-        if len(raw) != 2 or libipld.encode_dag_cbor(raw) != block:
-            return None
-        return _check_usual(raw)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return None
-
-
-def _check_usual(raw: dict[str, Any]) -> Node | None:
-    """Complete the keys and check all parts; one loop, since a commit has some forty entries."""
-    left = raw["l"]
-    if left is not None and (len(left) != CID_LENGTH or left[:4] != DAG_CBOR_PREFIX):
-        return None
+    """Read a node of usual entries, or return None where a closer look is needed."""
+    entries: list[bytes] = []
     keys: list[bytes] = []
     values: list[bytes] = []
-    children: list[bytes | None] = [left]
+    children: list[bytes | None] = [None]
     key = b""
-    for entry in raw["e"]:
-        suffix, shared, value, child = entry["k"], entry["p"], entry["v"], entry["t"]
+    for entry, head, suffix, prefix, link, value in _USUAL_ENTRY.findall(block):
+        shared = prefix[-1]
         # Greater in the first byte that is not shared: the order and the longest prefix.
-        if (
-            (suffix[0] <= key[shared] or shared < 0)
-            if shared < len(key)
-            else (shared != len(key) or suffix < _LEAST_USUAL_KEY)
-        ):
+        if suffix[0] <= key[shared] if shared < len(key) else shared != len(key):
             return None
-        if len(value) != CID_LENGTH or value[:4] not in _VALUE_PREFIXES or len(entry) != 4:
-            return None
-        if child is not None and (len(child) != CID_LENGTH or child[:4] != DAG_CBOR_PREFIX):
+        if head != _BYTES_HEADS[len(suffix)]:
             return None
         key = key[:shared] + suffix
-        if type(shared) is not int or len(key) > MAX_KEY_BYTES:
-            return None
+        entries.append(entry)
         keys.append(key)
         values.append(value)
-        children.append(child)
-    return Node(keys, values, children, raw)
+        children.append(link[5:] or None)
+    start = b"\xa2\x61e" + _write_head(0x80, len(keys)) + b"".join(entries)
+    if not block.startswith(start):
+        return None
+    left = block[len(start) :]
+    if left != _LEFT_NULL:
+        if len(left) != _LEFT_LINK_BYTES or not left.startswith(_LEFT_LINK):
+            return None
+        children[0] = left[7:]
+    return Node(keys, values, children, entries)
 
 
 def _read_carefully(block: bytes) -> Node:
@@ -193,15 +190,19 @@ def _read_value(block: bytes, at: int) -> tuple[bytes, int]:
 
 def replace_children(node: Node, children: Mapping[int, bytes | None]) -> bytes:
     """Encode a node with some child links replaced and all else as it is."""
-    if node.raw is None:
+    if node.entries is None:
         links = [children.get(index, link) for index, link in enumerate(node.children)]
         return write_node(node.keys, node.values, links)
-    entries = node.raw["e"].copy()
+    entries = node.entries.copy()
+    left = node.children[0]
     for index, link in children.items():
         if index:
-            entries[index - 1] = {**entries[index - 1], "t": link}
-    block: bytes = libipld.encode_dag_cbor({"e": entries, "l": children.get(0, node.children[0])})
-    return block
+            entry = entries[index - 1]
+            link_at = -_USUAL_VALUE_BYTES - len(_write_link(node.children[index]))
+            entries[index - 1] = entry[:link_at] + _write_link(link) + entry[-_USUAL_VALUE_BYTES:]
+        else:
+            left = link
+    return _write_parts(entries, left)
 
 
 def write_node(keys: list[bytes], values: list[bytes], children: list[bytes | None]) -> bytes:
@@ -209,31 +210,37 @@ def write_node(keys: list[bytes], values: list[bytes], children: list[bytes | No
     entries = []
     previous = b""
     for index, key in enumerate(keys):
-        shared = _common_prefix(previous, key)
-        value, suffix = values[index], key[shared:]
-        if suffix < _LEAST_USUAL_KEY or not is_blessed(value):
-            return _write_carefully(keys, values, children)
-        entries.append({"k": suffix, "p": shared, "t": children[index + 1], "v": value})
+        entries.append(_write_entry(previous, key, values[index], children[index + 1]))
         previous = key
-    block: bytes = libipld.encode_dag_cbor({"e": entries, "l": children[0]})
-    return block
+    return _write_parts(entries, children[0])
 
 
-def _write_carefully(keys: list[bytes], values: list[bytes], children: list[bytes | None]) -> bytes:
-    parts = [b"\xa2\x61e", _write_head(0x80, len(keys))]
-    previous = b""
-    for index, key in enumerate(keys):
-        shared = _common_prefix(previous, key)
-        value = values[index]
-        parts += (b"\xa4\x61k", _write_head(0x40, len(key) - shared), key[shared:])
-        parts += (b"\x61p", _write_head(0, shared), b"\x61t", _write_child(children[index + 1]))
-        parts += (b"\x61v\xd8\x2a", _write_head(0x40, len(value) + 1), b"\x00", value)
-        previous = key
-    parts += (b"\x61l", _write_child(children[0]))
-    return b"".join(parts)
+def _write_parts(entries: list[bytes], left: bytes | None) -> bytes:
+    start = b"\xa2\x61e" + _write_head(0x80, len(entries))
+    return start + b"".join(entries) + b"\x61l" + _write_link(left)
 
 
-def _write_child(child: bytes | None) -> bytes:
+def _write_entry(previous: bytes, key: bytes, value: bytes, child: bytes | None) -> bytes:
+    """Encode the entry of a key that comes after another one in its node."""
+    shared = _common_prefix(previous, key)
+    return b"".join(
+        (
+            b"\xa4\x61k",
+            _BYTES_HEADS[len(key) - shared],
+            key[shared:],
+            b"\x61p",
+            _INTEGER_HEADS[shared],
+            b"\x61t",
+            _write_link(child),
+            b"\x61v\xd8\x2a",
+            _BYTES_HEADS[len(value) + 1],
+            b"\x00",
+            value,
+        )
+    )
+
+
+def _write_link(child: bytes | None) -> bytes:
     return b"\xf6" if child is None else _LINK + child
 
 
@@ -243,6 +250,11 @@ def _write_head(major: int, value: int) -> bytes:
         return bytes((major + value,))
     low, size = (24, 1) if value < 0x100 else (25, 2)
     return bytes((major + low,)) + value.to_bytes(size, "big")
+
+
+# Of every length that a key, a part of it, or a link may have.
+_BYTES_HEADS = [_write_head(0x40, value) for value in range(MAX_KEY_BYTES + 1)]
+_INTEGER_HEADS = [_write_head(0, value) for value in range(MAX_KEY_BYTES + 1)]
 
 
 def _common_prefix(first: bytes, second: bytes) -> int:

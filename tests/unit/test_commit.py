@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sync.atproto import cbor, commit, keys
 from sync.atproto.cbor import Link
@@ -113,3 +115,22 @@ def test_a_commit_that_is_not_canonical_is_refused() -> None:
     ):
         assert bad != block
         refuse(bad)
+
+
+@pytest.mark.rule("CM-37", "CM-38")
+@given(st.integers(0, 230), st.integers(0, 255))
+def test_the_quick_and_the_careful_way_agree_on_any_changed_byte(at: int, byte: int) -> None:
+    block = bytearray(signed())
+    block[at % len(block)] = byte
+    changed = bytes(block)
+    try:
+        careful = commit._read_commit(changed)
+    except MessageError:
+        with pytest.raises(MessageError):
+            commit.read_commit(changed)
+    else:
+        assert commit.read_commit(changed) == careful
+
+
+def test_the_commit_of_every_honest_account_is_read_the_quick_way() -> None:
+    assert commit._USUAL_COMMIT.fullmatch(signed())

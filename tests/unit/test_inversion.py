@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from sync.atproto import mst
 from sync.atproto.cid import cid_for
+from sync.atproto.descent import undo_one
 from sync.atproto.frame import RepoOp
-from sync.atproto.inversion import invert
+from sync.atproto.inversion import invert, undo_all
 from sync.atproto.node import MstError, write_node
-from sync.atproto.ops import net_changes
+from sync.atproto.ops import Change, net_changes
 from tests.unit.repos import covering_proof, keys_by_layer
 
 A, B = cid_for(b"a"), cid_for(b"b")
@@ -169,3 +171,39 @@ def test_a_node_outside_its_range_is_refused() -> None:
     blocks = {cid_for(low): low, cid_for(block): block}
     with pytest.raises(MstError, match="key_order"):
         invert(cid_for(block), blocks, net_changes([RepoOp("create", "com.example.a/b", A, None)]))
+
+
+@pytest.mark.rule("IV-01", "IV-02", "IV-03", "IV-05")
+@settings(max_examples=400)
+@given(leaves, st.sampled_from(POOL), st.sampled_from([None, A, B]), st.data())
+def test_one_change_is_undone_alike_on_the_short_and_on_the_long_way(
+    after: Leaves, key: bytes, before: bytes | None, data: st.DataObject
+) -> None:
+    """Both ways are given the same proof, whole or with a node missing, and the truth or a lie."""
+    claimed = data.draw(st.sampled_from([after.get(key), after.get(key), None, A]))
+    change = Change(key, "", "", before, claimed)
+    root, blocks = mst.build(after)
+    is_whole = data.draw(st.booleans())
+    proof = blocks if is_whole else covering_proof(root, blocks, [key], neighbours=False)
+    missing = None if is_whole else data.draw(st.none() | st.sampled_from(sorted(proof)))
+    proof = {cid: block for cid, block in proof.items() if cid != missing}
+
+    def outcome(undo: Callable[[], bytes | None]) -> bytes | str | None:
+        try:
+            return undo()
+        except MstError as error:
+            return error.reason
+
+    short = outcome(lambda: undo_one(root, proof, change))
+    long = outcome(lambda: undo_all(root, proof, [change]))
+    assert short in (long, None)
+    if is_whole and isinstance(long, bytes):
+        old = {k: cid for k, cid in {**after, key: before}.items() if cid is not None}
+        assert long == mst.build(old)[0]
+
+
+def test_most_single_changes_take_the_short_way() -> None:
+    full = {b"com.example.a/%d" % number: A for number in range(300)}
+    root, blocks = mst.build(full)
+    short = [undo_one(root, blocks, Change(key, "", "", None, A)) for key in full]
+    assert sum(before is not None for before in short) > 0.97 * len(full)

@@ -240,7 +240,7 @@ def test_the_quick_and_the_careful_way_agree() -> None:
         quick, careful = node._read_usual(block), node._read_carefully(block)
         assert quick is not None
         assert quick[:3] == careful[:3]
-        assert node._write_carefully(*quick[:3]) == block
+        assert write_node(*quick[:3]) == block
 
 
 @given(st.data())
