@@ -94,7 +94,7 @@ class Fetcher:
             max_bytes=settings.max_repo_bytes, max_records=settings.max_repo_records
         )
         self._health = HostHealth()
-        self._running: dict[int, Claim] = {}
+        self._running: dict[int, Claim] = {}  # by fetch_token: a repo may be claimed anew
         self._fetched: asyncio.Queue[FetchedRepo] = asyncio.Queue()
         self._waiting_records = 0
         self._has_room = asyncio.Event()
@@ -105,8 +105,6 @@ class Fetcher:
 
     async def run(self) -> None:
         """Fetch until cancelled, then hand back what is not finished."""
-        settings = self._parts.settings
-        await asyncio.to_thread(settings.spool_folder.mkdir, parents=True, exist_ok=True)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._reconcile_forever())
@@ -128,7 +126,7 @@ class Fetcher:
                     rows = await parts.control.fetch(_CLAIM, free, per_host)
                 claims = [Claim(*row) for row in rows]
             for claim in claims:
-                self._running[claim.repo_id] = claim
+                self._running[claim.fetch_token] = claim
                 group.create_task(self._fetch(claim))
             parts.progress.fetches_running = len(self._running)
             if not claims:
@@ -245,21 +243,28 @@ class Fetcher:
 
     async def _reconcile_forever(self) -> None:
         while True:
-            group = [await self._fetched.get()]
-            records = len(group[0].export.leaves)
-            while len(group) < GROUP_REPOS and records < GROUP_RECORDS:
-                if self._fetched.empty():
-                    break
-                group.append(self._fetched.get_nowait())
-                records += len(group[-1].export.leaves)
+            group = await self._next_group()
             try:
                 await self._reconcile(group)
             finally:
                 for repo in group:
                     repo.file.close()
-            self._waiting_records -= records
+            self._waiting_records -= sum(len(repo.export.leaves) for repo in group)
             self._has_room.set()
             self._parts.wake.set()
+
+    async def _next_group(self) -> list[FetchedRepo]:
+        """Take what is there, up to a size; a repo that was claimed twice counts once a group."""
+        group = [await self._fetched.get()]
+        records = len(group[0].export.leaves)
+        while len(group) < GROUP_REPOS and records < GROUP_RECORDS and not self._fetched.empty():
+            repo = self._fetched.get_nowait()
+            if any(repo.repo_id == other.repo_id for other in group):
+                self._fetched.put_nowait(repo)
+                break
+            group.append(repo)
+            records += len(repo.export.leaves)
+        return group
 
     async def _reconcile(self, group: Sequence[FetchedRepo]) -> None:
         """Reconcile a group; what is locked is tried again, what is refused is halved out."""
@@ -271,7 +276,7 @@ class Fetcher:
                 return
             await asyncio.sleep(BUSY_RETRY_S)
         for repo in waiting:
-            await self._release(self._running[repo.repo_id])
+            await self._release(self._running[repo.fetch_token])
 
     async def _reconcile_once(self, repos: Sequence[FetchedRepo]) -> set[int]:
         """Reconcile some repos; returns those that are locked by somebody else."""
@@ -282,26 +287,27 @@ class Fetcher:
             if fault is None:
                 raise
             if len(repos) == 1:
-                claim = self._running[repos[0].repo_id]
+                claim = self._running[repos[0].fetch_token]
                 await self._fail(claim, FetchError(f"reconcile_{fault.sqlstate}", str(fault)))
                 return set()
             middle = len(repos) // 2
             first = await self._reconcile_once(repos[:middle])
             return first | await self._reconcile_once(repos[middle:])
+        tokens = {repo.repo_id: repo.fetch_token for repo in repos}
         busy = set()
         for repo_id, outcome, created, updated, deleted in results:
             if outcome == "busy":
                 busy.add(repo_id)
                 continue
-            self._finish(repo_id, outcome)
+            self._finish(tokens[repo_id], outcome)
             progress = self._parts.progress
             progress.records_created += created
             progress.records_updated += updated
             progress.records_deleted += deleted
         return busy
 
-    def _finish(self, repo_id: int, outcome: str) -> None:
-        claim = self._running.pop(repo_id)
+    def _finish(self, fetch_token: int, outcome: str) -> None:
+        claim = self._running.pop(fetch_token)
         self._parts.progress.fetches_running = len(self._running)
         if outcome == "synchronized":
             self._parts.progress.repos_fetched += 1
@@ -329,7 +335,7 @@ class Fetcher:
                 error.account_status,
                 error.host_ready_at(),
             )
-        self._running.pop(claim.repo_id, None)
+        self._running.pop(claim.fetch_token, None)
         self._parts.wake.set()
 
     def _note(self, claim: Claim, reason: str, detail: str) -> None:
@@ -346,7 +352,7 @@ class Fetcher:
             await self._parts.control.execute(
                 _RELEASE, claim.repo_id, claim.generation, claim.fetch_token
             )
-        self._running.pop(claim.repo_id, None)
+        self._running.pop(claim.fetch_token, None)
 
     async def _release_all(self) -> None:
         """Hand running claims back without blame; if that fails, the next start does it."""

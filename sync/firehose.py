@@ -37,6 +37,13 @@ GOOD_CONNECTION_S = 60.0
 # Answers to the handshake that a retry will not change soon (ES-02).
 _OUR_FAULT = {400, 401, 403, 404, 405, 426, 501}
 
+# How we close a connection whose next frame cannot be received.
+_UNREADABLE = {
+    CloseCode.PROTOCOL_ERROR,
+    CloseCode.INVALID_DATA,
+    CloseCode.MESSAGE_TOO_BIG,
+}
+
 _log = log.get("firehose")
 
 
@@ -119,8 +126,8 @@ class FirehoseReader:
                 self._note_end("the server closed the stream")
         except ConnectionClosed as error:
             sent = error.sent.code if error.sent is not None else None
-            if sent == CloseCode.MESSAGE_TOO_BIG and self._state.step_past_oversize():
-                _log.warning("stepped past an oversize frame", url=self._url, cursor=cursor)
+            if sent in _UNREADABLE and self._state.step_past_unreadable():
+                _log.warning("stepped past an unreadable frame", url=self._url, cursor=cursor)
             self._note_end(str(error))
         except InvalidStatus as error:
             return self._judge_status(error)

@@ -35,7 +35,6 @@ class Progress:
     repos_fetched: int = 0
     fetches_failed: int = 0
     fetched_bytes: int = 0
-    records_staged: int = 0
     records_created: int = 0
     records_updated: int = 0
     records_deleted: int = 0

@@ -5,7 +5,9 @@ waited for; each part starts over from what is durable.
 """
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -52,6 +54,7 @@ async def run_service(
     url = settings.database_url
     if url is None:
         raise ConfigurationError("The service needs the URL of a database.")
+    await asyncio.to_thread(_make_spool, settings.spool_folder)
     async with ingest_session(url, name="start") as conn:
         for source, kind in sources:
             await _add_source(conn, source, kind)
@@ -63,6 +66,17 @@ async def run_service(
             await _run_until(stop, _Service(settings, url, http, resolver, progress).run)
         finally:
             await resolver.aclose()
+
+
+def _make_spool(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"Downloads cannot be kept in {folder} ({error.strerror}): set STANDPIPE_SPOOL_DIR."
+        ) from error
 
 
 async def _add_source(conn: IngestConnection, url: str, kind: str) -> None:

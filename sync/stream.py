@@ -34,9 +34,9 @@ class StreamState:
         self.is_gap_suspected = False
         self._poison: tuple[int | None, bytes] | None = None
         self._poison_count = 0
-        self._oversize_at: int | None = None
-        self._oversize_count = 0
-        self._oversize_step = 1
+        self._unreadable_at: int | None = None
+        self._unreadable_count = 0
+        self._unreadable_step = 1
 
     def read(self, frame: Frame) -> Message | None:
         """Read a frame and move the position; None for a duplicate of the last event.
@@ -61,21 +61,21 @@ class StreamState:
         self._move_to(message.seq)
         return message
 
-    def step_past_oversize(self) -> bool:
-        """Count a frame too big to receive; after three, move on and suspect a gap.
+    def step_past_unreadable(self) -> bool:
+        """Count a frame that could not be received; after three, move on and suspect a gap.
 
         The frame's seq is unknown, and gaps are normal: the step doubles until it is passed.
         """
         if self.seq is None:
             return False  # live: the next connection starts behind it
-        if self.seq != self._oversize_at:
-            self._oversize_at, self._oversize_count, self._oversize_step = self.seq, 0, 1
-        self._oversize_count += 1
-        if self._oversize_count < POISON_ATTEMPTS:
+        if self.seq != self._unreadable_at:
+            self._unreadable_at, self._unreadable_count, self._unreadable_step = self.seq, 0, 1
+        self._unreadable_count += 1
+        if self._unreadable_count < POISON_ATTEMPTS:
             return False
-        self.seq += self._oversize_step
-        self._oversize_at = self.seq
-        self._oversize_step *= 2
+        self.seq += self._unreadable_step
+        self._unreadable_at = self.seq
+        self._unreadable_step *= 2
         self.is_gap_suspected = True
         return True
 

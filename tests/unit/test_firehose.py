@@ -81,14 +81,14 @@ def test_poison_at_another_position_is_counted_anew():
 @pytest.mark.rule("ES-15", "A-01")
 def test_an_oversize_frame_is_stepped_past_in_growing_steps_and_leaves_a_gap():
     state = StreamState(100)
-    steps = [state.step_past_oversize() for _ in range(5)]
+    steps = [state.step_past_unreadable() for _ in range(5)]
     assert steps == [False, False, True, True, True]
     assert state.seq == 100 + 1 + 2 + 4
     assert state.is_gap_suspected
 
 
 def test_without_a_position_an_oversize_frame_is_simply_behind_us():
-    assert not any(StreamState(None).step_past_oversize() for _ in range(5))
+    assert not any(StreamState(None).step_past_unreadable() for _ in range(5))
 
 
 async def take(queue: FrameQueue, limit: int = 10) -> list[bytes | str]:
