@@ -2,6 +2,10 @@
 -- for the records. Becoming hidden takes them all away (`purge`), becoming visible brings them
 -- back (`snapshot`, one a collection). Once a change, never for a repetition (AC-15, AC-18).
 --
+-- The plans are made once a session, by a first firing that often has no rows at all. A nested
+-- loop over both transition tables would then be quadratic in a later one of a million: a full
+-- join can only be hashed or merged.
+--
 -- Called by: a statement trigger on sync.repos.
 create or replace function sync_priv.log_repo_changes()
   returns trigger
@@ -10,6 +14,14 @@ create or replace function sync_priv.log_repo_changes()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  with changed as materialized (
+    select n.repo_id, n.tracked_by, n.handle, n.pds_url, n.is_active, n.account_status,
+           n.local_status, o.tracked_by as old_tracked_by, o.handle as old_handle,
+           o.pds_url as old_pds_url, o.is_active as old_is_active,
+           o.account_status as old_account_status, o.local_status as old_local_status
+      from new_rows n
+      full join old_rows o using (repo_id)
+  )
   insert into sync_priv.pending_changes (xid, kind, repo_id, is_live, value)
   select pg_current_xact_id(), c.kind, n.repo_id, true,
          case c.kind
@@ -20,29 +32,37 @@ begin
                             else n.account_status end,
              'handle', n.handle)
          end
-    from new_rows n
-    join old_rows o using (repo_id)
+    from changed n
     cross join lateral (values
-      ('identity', (n.handle, n.pds_url) is distinct from (o.handle, o.pds_url)),
+      ('identity', (n.handle, n.pds_url) is distinct from (n.old_handle, n.old_pds_url)),
       ('account', (n.is_active, n.account_status, coalesce(n.local_status = 'takendown', false))
                   is distinct from
-                  (o.is_active, o.account_status, coalesce(o.local_status = 'takendown', false)))
+                  (n.old_is_active, n.old_account_status,
+                   coalesce(n.old_local_status = 'takendown', false)))
     ) as c (kind, is_new)
    where c.is_new and n.tracked_by is not null
    order by n.repo_id, c.kind desc;
+  with changed as materialized (
+    select o.repo_id, o.tracked_by, o.is_active, o.local_status
+      from new_rows n
+      full join old_rows o using (repo_id)
+  )
   insert into sync_priv.pending_changes (xid, kind, repo_id)
-  select pg_current_xact_id(), 'purge', n.repo_id
-    from new_rows n
-    join old_rows o using (repo_id)
+  select pg_current_xact_id(), 'purge', o.repo_id
+    from changed o
    where o.tracked_by is not null and o.is_active
      and o.local_status is distinct from 'takendown'
-     and not exists (select from sync_priv.visible_repos v where v.repo_id = n.repo_id);
+     and not exists (select from sync_priv.visible_repos v where v.repo_id = o.repo_id);
+  with changed as materialized (
+    select o.repo_id, o.tracked_by, o.is_active, o.local_status
+      from new_rows n
+      full join old_rows o using (repo_id)
+  )
   insert into sync_priv.pending_changes (xid, kind, repo_id, collection_id)
   select pg_current_xact_id(), 'snapshot', p.repo_id, p.collection_id
     from sync_priv.present_collections(array(
-           select n.repo_id
-             from new_rows n
-             join old_rows o using (repo_id)
+           select o.repo_id
+             from changed o
              join sync_priv.visible_repos v using (repo_id)
             where not (o.tracked_by is not null and o.is_active
                        and o.local_status is distinct from 'takendown'))) p

@@ -24,7 +24,8 @@ begin
       join sync.hosts h using (host_id)
       join sync.repos r on r.repo_id = q.repo_id
      where h.ready_at <= sync_priv.clock() and r.filter_generation <= v_reached
-       and not exists (select from sync_priv.purges p where p.repo_id = r.repo_id)
+       and not exists (select from sync_priv.purges p
+                        where coalesce(p.repo_id, 0) = r.repo_id)
      order by q.queued_at, q.repo_id
      limit p_limit
        for update of q skip locked

@@ -32,7 +32,8 @@ begin
          and r.sync_state in ('pending', 'desynchronized', 'failed')
          and r.next_fetch_at <= sync_priv.clock()
          and r.filter_generation <= v_reached
-         and not exists (select from sync_priv.purges p where p.repo_id = r.repo_id)
+         and not exists (select from sync_priv.purges p
+                        where coalesce(p.repo_id, 0) = r.repo_id)
          and not exists (select from sync.fetch_queue q where q.repo_id = r.repo_id)
        order by r.next_fetch_at, r.repo_id
        limit greatest(0, p_per_host

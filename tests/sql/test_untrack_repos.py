@@ -146,3 +146,13 @@ def test_events_held_for_a_repo_that_goes_are_forgotten(service, session):
     service.apply()
     service.maintain()
     assert service.value("select count(*) from sync_priv.held_events") == 0
+
+
+def test_the_log_of_many_repos_takes_no_nested_loop(session):
+    """The first firing of the trigger has few rows, and its plans stay for the session."""
+    service = Driver(session())
+    service.track(1)
+    dids = [f"did:web:h{number}.test" for number in range(8000)]
+    service.value("select sync.track_repos(%s)", dids)
+    service.conn.execute("set statement_timeout = '5s'")
+    assert service.value("select sync.untrack_repos(%s)", dids) == 8000
