@@ -14,7 +14,8 @@ as $$
   select case
            when exists (select from sync_priv.purges p
                           join sync.collections c using (collection_id)
-                         where coalesce(p.repo_id, 0) = 0 and sync_priv.is_tracked_nsid(c.nsid)) then -1
+                         where coalesce(p.repo_id, 0) = 0
+                           and sync_priv.is_tracked_nsid(c.nsid)) then -1
            else coalesce(min(case when c.seq is null then -1 else c.filter_generation end),
                          9223372036854775807)
          end
