@@ -121,7 +121,10 @@ class CarReader:
             buffer = self._buffer
             size, at = buffer[self._at], self._at + 1
             if size > 0x7F:
-                size, at = _read_varint(buffer, at - 1)
+                if at < len(buffer) and buffer[at] < 0x80:
+                    size, at = size & 0x7F | buffer[at] << 7, at + 1
+                else:
+                    size, at = _read_varint(buffer, at - 1)
             count += 1
             if count > self._max_blocks:
                 raise CarError("too_many_blocks", f"more than {self._max_blocks}", rule="CA-14")

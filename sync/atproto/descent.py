@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 from sync.atproto.cid import cid_for
 from sync.atproto.mst import MAX_LAYER, TreeBuilder, check_layers, check_place, key_layer
-from sync.atproto.node import MstError, Node, read_node, replace_children, write_node
+from sync.atproto.node import (
+    MstError,
+    Node,
+    read_node,
+    replace_children,
+    write_changed_node,
+    write_node,
+)
 from sync.atproto.ops import Change
 
 
@@ -66,7 +73,9 @@ class _Descent:
             parts = self._put_back(place, own, change.before)
         if not (path or parts[0]):
             return None
-        return _relink(path, _write(parts))
+        if not parts[0] and parts[2][0] is None:
+            return _relink(path, None)
+        return _relink(path, cid_for(write_changed_node(place.node, place.at, *parts)))
 
     def _descend(self, root: bytes, own: int | None) -> tuple[list[tuple[Node, int]], _Place, bool]:
         """Open the nodes down to the key, to its own layer, or to where no node is any more."""

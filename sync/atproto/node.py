@@ -28,12 +28,12 @@ _LEFT_LINK_BYTES = 43
 # `v` and its link, at the end of a usual entry.
 _USUAL_VALUE_BYTES = 43
 
-# A usual entry: (all of it, head of k, k, p, t, v). The key is followed by a control character,
+# A usual entry: (all of it, head of k, k, p, CID of t, CID of v). The key is followed by a control character,
 # so there is one way only to read it; its head is compared with its length afterwards.
 _USUAL_ENTRY = re.compile(
     rb"(\xa4\x61k([\x41-\x57]|\x58[\x18-\xff])([!-~]{1,255})"
     rb"\x61p([\x00-\x17]|\x18[\x18-\xff])"
-    rb"\x61t(\xf6|\xd8\x2a\x58\x25\x00\x01\x71\x12\x20.{32})"
+    rb"\x61t(?:\xf6|\xd8\x2a\x58\x25\x00(\x01\x71\x12\x20.{32}))"
     rb"\x61v\xd8\x2a\x58\x25\x00(\x01[\x55\x71]\x12\x20.{32}))",
     re.DOTALL,
 )
@@ -86,7 +86,7 @@ def _read_usual(block: bytes) -> Node | None:
         entries.append(entry)
         keys.append(key)
         values.append(value)
-        children.append(link[5:] or None)
+        children.append(link or None)
     start = b"\xa2\x61e" + _write_head(0x80, len(keys)) + b"".join(entries)
     if not block.startswith(start):
         return None
@@ -212,6 +212,25 @@ def write_node(keys: list[bytes], values: list[bytes], children: list[bytes | No
     for index, key in enumerate(keys):
         entries.append(_write_entry(previous, key, values[index], children[index + 1]))
         previous = key
+    return _write_parts(entries, children[0])
+
+
+def write_changed_node(
+    node: Node, index: int, keys: list[bytes], values: list[bytes], children: list[bytes | None]
+) -> bytes:
+    """Encode what a node becomes by a change at `index`: one key more, or less, or another link.
+
+    All but the entries beside it are copied.
+    """
+    if node.entries is None:
+        return write_node(keys, values, children)
+    first, last = max(index - 1, 0), min(index + 2, len(keys))
+    entries = node.entries[:first]
+    previous = keys[first - 1] if first else b""
+    for at in range(first, last):
+        entries.append(_write_entry(previous, keys[at], values[at], children[at + 1]))
+        previous = keys[at]
+    entries += node.entries[last + len(node.keys) - len(keys) :]
     return _write_parts(entries, children[0])
 
 

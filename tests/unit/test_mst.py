@@ -256,3 +256,26 @@ def test_replacing_children_is_writing_the_node_anew(data: st.DataObject) -> Non
     for index, link in changed.items():
         children[index] = link
     assert replace_children(read_node(block), changed) == write_node(keys, own, children)
+
+
+@given(
+    st.sets(
+        st.binary(min_size=1, max_size=30) | st.text("abc/", min_size=1).map(str.encode),
+        min_size=1,
+        max_size=9,
+    ),
+    st.data(),
+)
+def test_changing_a_node_is_writing_it_anew(found: set[bytes], data: st.DataObject) -> None:
+    keys = sorted(found)
+    links = st.none() | st.sampled_from([VALUE, mst.EMPTY_ROOT])
+    children = data.draw(st.lists(links, min_size=len(keys) + 1, max_size=len(keys) + 1))
+    values = [VALUE] * len(keys)
+    at = data.draw(st.integers(0, len(keys) - 1))
+    less = (keys[:at] + keys[at + 1 :], values[1:], [*children[:at], VALUE, *children[at + 2 :]])
+    other = (keys, [*values[:at], mst.EMPTY_ROOT, *values[at + 1 :]], children)
+    whole = read_node(write_node(keys, values, children))
+    for changed in (less, other, (keys, values, [*children[:at], VALUE, *children[at + 1 :]])):
+        assert node.write_changed_node(whole, at, *changed) == write_node(*changed)
+    back = (keys, values, [*children[:at], None, VALUE, *children[at + 2 :]])
+    assert node.write_changed_node(read_node(write_node(*less)), at, *back) == write_node(*back)
