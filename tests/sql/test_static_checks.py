@@ -149,7 +149,8 @@ def test_plpgsql_and_definer_functions_pin_their_search_path(
         where n.nspname in ('sync', 'sync_priv', 'sync_stage')
           and (l.lanname = 'plpgsql' or p.prosecdef)
           and not exists (
-            select from unnest(p.proconfig) as c(setting) where c.setting = 'search_path=pg_catalog, pg_temp')
+            select from unnest(p.proconfig) as c(setting)
+             where c.setting = 'search_path=pg_catalog, pg_temp')
         """
     ).fetchall()
     assert [row["name"] for row in rows] == []
