@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.export import first_load, resync
 from bench.lane import lane_throughput
 from bench.report import Figure
+from bench.verify import verification
 from sync.embedded import EmbeddedPostgres
 from sync.schema import upgrade
 
@@ -19,6 +20,8 @@ from sync.schema import upgrade
 def main() -> int:
     """Run every measurement and print a line each."""
     print("figure · measured · ceiling of the same run · ratio", flush=True)
+    for item in verification():
+        print(item.line() if isinstance(item, Figure) else item, flush=True)
     with tempfile.TemporaryDirectory(prefix="standpipe-bench-") as folder:
         postgres = EmbeddedPostgres(Path(folder) / "data")
         with postgres as url:

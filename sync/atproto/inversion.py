@@ -13,6 +13,8 @@ All changes are undone at once, so their order cannot matter (IV-02, D-05):
 A node is opened only if it changed or if the absence of a key must be seen in it, so a minimal
 proof is enough, and a node that is missing then is really needed (IV-03).
 
+A single change takes the short way of descent.py wherever that will do.
+
 Of a node whose own keys stay as they are, only the first key's layer is computed: its keys are
 together in the tree before as well, whose root an earlier verification has proven.
 """
@@ -62,7 +64,7 @@ def invert(root: bytes, blocks: Mapping[bytes, bytes], changes: Sequence[Change]
 
 
 def undo_all(root: bytes, blocks: Mapping[bytes, bytes], changes: Sequence[Change]) -> bytes:
-    """Do what invert() does in the way that suits all changes, of which there is one at least."""
+    """Do what invert() does in the way that suits any changes, of which there is one at least."""
     return _Inversion(blocks).run(_Subtree(None, root, None, None), changes)
 
 

@@ -28,8 +28,9 @@ _LEFT_LINK_BYTES = 43
 # `v` and its link, at the end of a usual entry.
 _USUAL_VALUE_BYTES = 43
 
-# A usual entry: (all of it, head of k, k, p, CID of t, CID of v). The key is followed by a control character,
-# so there is one way only to read it; its head is compared with its length afterwards.
+# A usual entry: (all of it, head of k, k, p, CID of t, CID of v). The key is followed by a
+# control character, so there is one way only to read it; its head is compared with its length
+# afterwards.
 _USUAL_ENTRY = re.compile(
     rb"(\xa4\x61k([\x41-\x57]|\x58[\x18-\xff])([!-~]{1,255})"
     rb"\x61p([\x00-\x17]|\x18[\x18-\xff])"

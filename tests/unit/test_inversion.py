@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from sync.atproto.cid import cid_for
 from sync.atproto.descent import undo_one
 from sync.atproto.frame import RepoOp
 from sync.atproto.inversion import invert, undo_all
-from sync.atproto.node import MstError, write_node
+from sync.atproto.node import MstError, read_node, replace_children, write_node
 from sync.atproto.ops import Change, net_changes
 from tests.unit.repos import covering_proof, keys_by_layer
 
@@ -24,6 +24,7 @@ POOL = sorted(
 )
 
 Leaves = dict[bytes, bytes]
+Undo = Callable[[bytes, Mapping[bytes, bytes], Sequence[Change]], bytes]
 leaves = st.dictionaries(st.sampled_from(POOL), st.sampled_from([A, B]), max_size=20)
 
 
@@ -144,33 +145,36 @@ def test_the_top_is_pruned_even_where_only_a_cid_is_known() -> None:
 
 
 @pytest.mark.rule("IV-06", "MS-03")
-def test_a_key_in_the_wrong_layer_is_refused_also_where_only_others_change() -> None:
+@pytest.mark.parametrize("undo", [invert, undo_all])
+def test_a_key_in_the_wrong_layer_is_refused_also_where_only_others_change(undo: Undo) -> None:
     keys = sorted([*keys_by_layer(0, 1), *keys_by_layer(1, 1)])
     block = write_node(keys, [A, A], [None, None, None])
     for key in keys:
         changes = net_changes([RepoOp("create", key.decode(), A, None)])
         with pytest.raises(MstError, match="wrong_layer"):
-            invert(cid_for(block), {cid_for(block): block}, changes)
+            undo(cid_for(block), {cid_for(block): block}, changes)
 
 
 @pytest.mark.rule("IV-06", "MS-03", "MS-13")
-def test_a_subtree_that_skips_a_layer_is_refused_also_where_it_is_the_old_root() -> None:
+@pytest.mark.parametrize("undo", [invert, undo_all])
+def test_a_subtree_that_skips_a_layer_is_refused_also_where_it_is_the_old_root(undo: Undo) -> None:
     (key,) = keys_by_layer(0, 1)
     high = next(k for k in keys_by_layer(2, 50) if k > key)
     low = write_node([key], [A], [None, None])
     block = write_node([high], [A], [cid_for(low), None])
     blocks = {cid_for(low): low, cid_for(block): block}
     with pytest.raises(MstError, match="wrong_layer"):
-        invert(cid_for(block), blocks, net_changes([RepoOp("create", high.decode(), A, None)]))
+        undo(cid_for(block), blocks, net_changes([RepoOp("create", high.decode(), A, None)]))
 
 
 @pytest.mark.rule("IV-06", "MS-05")
-def test_a_node_outside_its_range_is_refused() -> None:
+@pytest.mark.parametrize("undo", [invert, undo_all])
+def test_a_node_outside_its_range_is_refused(undo: Undo) -> None:
     low = write_node([b"z"], [A], [None, None])
     block = write_node(keys_by_layer(1, 1), [A], [cid_for(low), None])
     blocks = {cid_for(low): low, cid_for(block): block}
     with pytest.raises(MstError, match="key_order"):
-        invert(cid_for(block), blocks, net_changes([RepoOp("create", "com.example.a/b", A, None)]))
+        undo(cid_for(block), blocks, net_changes([RepoOp("create", "com.example.a/b", A, None)]))
 
 
 @pytest.mark.rule("IV-01", "IV-02", "IV-03", "IV-05")
@@ -200,6 +204,40 @@ def test_one_change_is_undone_alike_on_the_short_and_on_the_long_way(
     if is_whole and isinstance(long, bytes):
         old = {k: cid for k, cid in {**after, key: before}.items() if cid is not None}
         assert long == mst.build(old)[0]
+
+
+@pytest.mark.rule("IV-06", "MS-03", "MS-05", "MS-11", "MS-14")
+@settings(max_examples=400)
+@given(leaves, st.sampled_from(POOL), st.sampled_from([None, A, B]), st.data())
+def test_a_tree_with_a_wrong_link_is_refused_on_the_short_way_where_it_is_on_the_long(
+    after: Leaves, key: bytes, before: bytes | None, data: st.DataObject
+) -> None:
+    change = Change(key, "", "", before, after.get(key))
+    root, honest = mst.build(after)
+    spoilt = data.draw(st.sampled_from(sorted(honest)))
+    index = data.draw(st.integers(0, len(read_node(honest[spoilt]).keys)))
+    wrong = data.draw(st.none() | st.sampled_from(sorted(honest)))
+    blocks = dict(honest)
+
+    def spoil(cid: bytes) -> bytes:
+        node = read_node(honest[cid])
+        links: dict[int, bytes | None] = {
+            at: spoil(child) for at, child in enumerate(node.children) if child is not None
+        }
+        if cid == spoilt:
+            links[index] = wrong
+        block = replace_children(node, links)
+        blocks[cid_for(block)] = block
+        return cid_for(block)
+
+    root = spoil(root)
+    try:
+        long = undo_all(root, blocks, [change])
+    except MstError:
+        with contextlib.suppress(MstError):
+            assert undo_one(root, blocks, change) is None
+    else:
+        assert undo_one(root, blocks, change) in (long, None)
 
 
 def test_most_single_changes_take_the_short_way() -> None:
