@@ -10,10 +10,9 @@ from typing import Any, Self
 import asyncpg
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from sync.cli.output import show
+from sync.cli.output import counted, show
 from sync.database import connect
 from sync.errors import StandpipeError
 from sync.progress import Progress
@@ -112,50 +111,52 @@ class Display:
         return Group(
             Text(f"standpipe on {self._title}, {self._progress.elapsed_s:,.0f} s", style="bold"),
             self._repos(),
-            self._sources(),
+            *self._sources(),
             self._work(),
             *self._problems(),
         )
 
-    def _repos(self) -> Table:
+    def _repos(self) -> Text:
         status = self._stored.status
-        table = _table("repos", *_STATES, "records (about)", "held events", "log")
-        table.add_row(
-            *(
-                show(status.get(name))
-                for name in ("repos", *_STATES, "records_estimate", "held_events", "log_head")
-            )
-        )
-        return table
+        if not status:
+            return Text("the database has not answered yet")
+        states = (f"{status[name]:,} {name}" for name in _STATES if status.get(name))
+        parts = [
+            ": ".join(filter(None, (counted(status["repos"], "repo"), ", ".join(states)))),
+            f"about {counted(status['records_estimate'], 'record')}",
+            counted(status["held_events"], "held event"),
+            f"log at {status['log_head']}",
+        ]
+        return Text(" · ".join(parts))
 
-    def _sources(self) -> Table:
-        table = _table("source", "state", "read to", "durable to", "frames", "events")
-        for source in self._progress.sources.values():
-            table.add_row(
-                Text(show(source.url)),
-                source.state,
-                show(source.seq),
-                show(source.durable_seq),
-                show(source.frames),
-                show(source.events),
+    def _sources(self) -> list[Text]:
+        return [
+            Text(
+                f"{show(source.url)}: {source.state}, read to {show(source.seq) or 'nothing'}, "
+                f"durable to {show(source.durable_seq) or 'nothing'}, "
+                f"{counted(source.frames, 'frame')}, {counted(source.events, 'event')}"
             )
-        return table
+            for source in self._progress.sources.values()
+        ]
 
     def _work(self) -> Text:
         progress, now = self._progress, time.monotonic()
         applied = progress.outcomes.get("applied", 0)
         written = progress.records_created + progress.records_updated + progress.records_deleted
         lag = self._stored.status.get("lag_seconds")
+        commits_per_s = self._events.update(applied, now)
+        records_per_s = self._records.update(written, now)
+        fetched = counted(progress.repos_fetched, "repo")
         parts = [
-            f"{applied:,} commits applied ({self._events.update(applied, now):,.0f}/s)",
-            f"{progress.repos_fetched:,} repos fetched, {progress.fetches_running} running",
-            f"{written:,} records from fetches ({self._records.update(written, now):,.0f}/s)",
+            f"{counted(applied, 'commit')} applied ({commits_per_s:,.0f}/s)",
+            f"{fetched} fetched, {progress.fetches_running} running",
+            f"{counted(written, 'record')} from fetches ({records_per_s:,.0f}/s)",
             f"lag {lag:,.1f} s" if lag is not None else "lag unknown",
         ]
         if not progress.is_database_up:
             parts.append("the database is away")
         if progress.gaps_open:
-            parts.append(f"{progress.gaps_open} gaps being closed")
+            parts.append(f"{counted(progress.gaps_open, 'gap')} being closed")
         return Text(" · ".join(parts))
 
     def _problems(self) -> list[Text]:
@@ -169,10 +170,3 @@ class Display:
             )
             for row in self._stored.problems
         ]
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, header_style="dim", no_wrap=True)
-    return table

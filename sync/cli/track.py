@@ -6,7 +6,7 @@ import click
 
 from sync.atproto.syntax import is_collection_pattern, is_handle, is_supported_did
 from sync.cli.context import Session, database_command, json_option, open_session, run_async
-from sync.cli.output import print_json
+from sync.cli.output import counted, print_json
 from sync.config import Settings
 from sync.database import refusals
 from sync.errors import DatabaseRefusal, IdentityError, UpstreamUnavailable, UsageError
@@ -57,9 +57,9 @@ def track(
         print_json({"dids": dids, "new_repos": new_repos, "new_collections": new_patterns})
         return
     if patterns:
-        click.echo(f"{_counted(new_patterns, 'new collection pattern')} tracked.")
+        click.echo(f"{counted(new_patterns, 'new collection pattern')} tracked.")
     if dids:
-        click.echo(f"{_counted(new_repos, 'new repo')} tracked; `standpipe run` fetches them.")
+        click.echo(f"{counted(new_repos, 'new repo')} tracked; `standpipe run` fetches them.")
 
 
 @click.command()
@@ -89,9 +89,9 @@ def untrack(
         print_json({"dids": dids, "repos": repos, "collections": collections})
         return
     if patterns:
-        click.echo(f"{_counted(collections, 'collection pattern')} no longer tracked.")
+        click.echo(f"{counted(collections, 'collection pattern')} no longer tracked.")
     if dids:
-        click.echo(f"{_counted(repos, 'repo')} no longer tracked.")
+        click.echo(f"{counted(repos, 'repo')} no longer tracked.")
 
 
 @click.command()
@@ -119,7 +119,7 @@ def resync(settings: Settings, *, accounts: tuple[str, ...], as_json: bool) -> N
     if as_json:
         print_json({"dids": dids, "waiting": waiting})
     else:
-        click.echo(f"{_counted(waiting, 'repo')} will be fetched again by `standpipe run`.")
+        click.echo(f"{counted(waiting, 'repo')} will be fetched again by `standpipe run`.")
 
 
 def check_patterns(patterns: Sequence[str]) -> None:
@@ -207,7 +207,3 @@ def _call(session: Session, function: str, names: Sequence[str]) -> int:
 def _bare(account: str) -> str:
     """Return a handle as it is stored, without the @ people write before it."""
     return account.removeprefix("@").lower()
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,16 +1,27 @@
 """What the command line prints, and what of a stranger's text reaches the terminal."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from sync.cli.display import Display, Rate, Stored
 from sync.cli.health import _since, _size
-from sync.cli.output import print_facts, print_table, printable, show, to_json
+from sync.cli.output import (
+    MAX_PADDING,
+    PAGE_ROWS,
+    counted,
+    print_facts,
+    print_table,
+    printable,
+    show,
+    to_json,
+)
 from sync.progress import Progress, SourceProgress
 
 
@@ -68,6 +79,28 @@ def test_a_table_in_a_pipe_is_neither_cut_nor_styled(capsys: pytest.CaptureFixtu
     assert lines[4].split() == ["[bold]", "22"]
 
 
+def test_a_long_table_begins_before_its_last_row_is_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def rows() -> Iterator[list[object]]:
+        for number in range(PAGE_ROWS):
+            yield [number, "x"]
+        assert capsys.readouterr().out.splitlines()[-1].split() == ["999", "x"]
+        yield [PAGE_ROWS, "wider than the first page"]
+
+    print_table(["n", "t"], rows())
+    assert capsys.readouterr().out == "1,000   wider than the first page\n"
+
+
+def test_one_long_value_does_not_push_the_other_rows_away(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(["long", "after"], [["x" * 5000, "a"], ["東京", "b"]])
+    *_, rule, long, short = capsys.readouterr().out.splitlines()
+    assert long.split() == ["x" * 5000, "a"]
+    assert cell_len(short) == cell_len(rule) - len("after") + 1 == MAX_PADDING + 4
+
+
 def test_facts_stand_in_one_column(capsys: pytest.CaptureFixture[str]) -> None:
     print_facts({"a": 1, "longer": None})
     assert capsys.readouterr().out == "a       1\nlonger\n"
@@ -89,6 +122,10 @@ def test_sizes_are_written_in_a_fitting_unit() -> None:
     ]
 
 
+def test_one_thing_is_no_plural() -> None:
+    assert [counted(n, "repo") for n in (0, 1, 1000)] == ["0 repos", "1 repo", "1,000 repos"]
+
+
 def test_a_rate_is_that_of_the_last_seconds() -> None:
     rate = Rate()
     assert rate.update(100, 0.0) == 0.0
@@ -108,7 +145,15 @@ def test_the_display_shows_what_matters() -> None:
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     display = Display(progress, "postgresql://nowhere", title="a test", console=console)
     display._stored = Stored(
-        {"repos": 3, "synchronized": 2, "failed": 1, "lag_seconds": 0.5},
+        {
+            "repos": 3,
+            "synchronized": 2,
+            "failed": 1,
+            "records_estimate": 1200,
+            "held_events": 0,
+            "log_head": "1.17",
+            "lag_seconds": 0.5,
+        },
         [
             {
                 "last_seen_at": datetime(2026, 11, 23, tzinfo=UTC),
@@ -122,8 +167,32 @@ def test_the_display_shows_what_matters() -> None:
     console.print(display.render())
     console.file.close()
     shown = console.export_text()
+    assert "3 repos: 2 synchronized, 1 failed · about 1,200 records" in shown
     assert "1,234 commits applied" in shown
     assert "wss://relay.example.com" in shown
     assert "the database is away" in shown
-    assert "gaps being closed" in shown
+    assert "1 gap being closed" in shown
     assert "chain_break (2 times) did:plc:\\x1b[31m" in shown
+
+
+def test_a_narrow_terminal_wraps_the_display_and_hides_nothing() -> None:
+    progress = Progress()
+    progress.sources[1] = SourceProgress("wss://relay.example.com", "relay", state="live", seq=7)
+    console = Console(width=40, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    display = Display(progress, "postgresql://nowhere", title="a test", console=console)
+    assert "has not answered yet" in str(display.render().renderables[1])
+    display._stored = Stored(
+        {
+            "repos": 1,
+            "desynchronized": 1,
+            "records_estimate": 5,
+            "held_events": 2,
+            "log_head": "1.9",
+        }
+    )
+    console.print(display.render())
+    console.file.close()
+    shown = " ".join(console.export_text().split())
+    assert "…" not in shown
+    assert "1 repo: 1 desynchronized · about 5 records · 2 held events · log at 1.9" in shown
+    assert "wss://relay.example.com: live, read to 7, durable to nothing" in shown
