@@ -90,6 +90,8 @@ def _url(*schemes: str) -> Callable[[str], str]:
 def _database_url(value: str) -> str | None:
     if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
         raise ValueError("expected a URL that begins with postgresql://")
+    if urlsplit(value).netloc.count("@") > 1:  # libpq would take the rest for the host, and name it
+        raise ValueError("expected %40 for an @ in the password")
     return value or None
 
 

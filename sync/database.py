@@ -90,6 +90,7 @@ def psycopg_settings(
     """Return the connection parameters every psycopg connection of ours adds to its URL."""
     settings: dict[str, Any] = {
         "application_name": name,
+        "client_encoding": "UTF8",  # in any database, also one that is about to be refused
         "connect_timeout": max(2, round(timeout_s)),
         "keepalives_idle": KEEPALIVE_IDLE_S,
         "keepalives_interval": KEEPALIVE_INTERVAL_S,

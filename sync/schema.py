@@ -29,6 +29,7 @@ VERSION_TABLE = "alembic_version"
 OLDEST_SERVER = 150000
 # Any number does, as long as every version of Standpipe takes the same one.
 UPGRADE_LOCK = 0x5354_414E_4450
+_PRIVILEGES = "; docs/how-to/own-postgresql.md says what the login needs."
 # The folder of grants is executed last; it defines nothing.
 GRANTS_SUFFIX = "_grants"
 # sync_migration is left out: what migrations define there has no file and stays.
@@ -56,7 +57,8 @@ def upgrade(url: str, *, restored: bool = False) -> str:
             reload_sql(session)
             session.execute("select sync_priv.notice_restore(%s)", [restored])
     except DBAPIError as error:
-        raise SchemaError(f"A migration failed: {first_line(error.orig or error)}") from error
+        hint = _PRIVILEGES if isinstance(error.orig, psycopg.errors.InsufficientPrivilege) else ""
+        raise SchemaError(f"A migration failed: {first_line(error.orig or error)}{hint}") from error
     except psycopg.Error as error:
         raise SchemaError(f"The upgrade of {place(url)} failed: {first_line(error)}") from error
     return code_revision()

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import inspect
+import io
 import os
 import signal
 import sys
@@ -105,6 +106,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit."""
+    _open_streams()
     for number in ENDING_SIGNALS:
         signal.signal(number, _terminate)
     sys.exit(run_command(arguments))
@@ -149,6 +151,21 @@ def explain(error: BaseException) -> tuple[str, int]:
             hint = " Free some space first." if cause.errno == errno.ENOSPC else ""
             return f"{where}{cause.strerror}.{hint}", EXIT_FAILED
     return "", EXIT_FAILED
+
+
+def _open_streams() -> None:
+    """Have the three streams even where the shell closed one, and lose no text to an encoding.
+
+    A closed descriptor would be given to the next file or socket, which then gets our output.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _keep_lines(text: str) -> str:

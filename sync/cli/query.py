@@ -2,8 +2,9 @@
 
 import csv
 import math
+import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain
 from typing import Any, cast
@@ -25,6 +26,9 @@ _JSON_TYPES = frozenset(
     ("bool", "int2", "int4", "int8", "oid", "float4", "float8", "json", "jsonb")
 )
 _CONNECTION_CLASSES = ("08", "57P")
+# What PostgreSQL says of a statement with a `$1`; the connection is well.
+_PROTOCOL_VIOLATION = "08P01"
+_COPY = re.compile(rb"\s*copy\b", re.IGNORECASE)
 
 
 @click.command()
@@ -44,14 +48,13 @@ def query(settings: Settings, *, sql: str, as_json: bool, as_csv: bool) -> None:
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
-    statement = sys.stdin.read() if sql == "-" else sql
-    if not statement.strip():
-        raise UsageError('There is no SQL: give a statement in quotes, as in "select 1".')
+    statement = read_statement(sql)
     with (
         open_session(settings, name="query", role=READER) as session,
         _executed(session, statement, keeps_json=as_json) as (columns, rows),
     ):
         if as_json:
+            _refuse_namesakes(columns)
             for row in rows:
                 print_json(dict(zip(columns, map(_finite, row), strict=True)))
         elif as_csv:
@@ -60,9 +63,31 @@ def query(settings: Settings, *, sql: str, as_json: bool, as_csv: bool) -> None:
             print_table(columns, rows)
 
 
+def read_statement(sql: str) -> bytes:
+    """Return the statement as PostgreSQL wants it; `-` means standard input."""
+    try:
+        statement = (sys.stdin.read() if sql == "-" else sql).encode()
+    except UnicodeError as error:
+        raise UsageError("The SQL is not UTF-8 text: convert it first.") from error
+    if not statement.strip():
+        raise UsageError('There is no SQL: give a statement in quotes, as in "select 1".')
+    if b"\0" in statement:
+        raise UsageError("The SQL has a zero byte: PostgreSQL would stop reading there.")
+    if _COPY.match(statement):
+        raise UsageError("COPY does not work here: use a select, with --csv for a file.")
+    return statement
+
+
+def _refuse_namesakes(columns: Sequence[str]) -> None:
+    """Refuse to lose a column: a JSON object has one value for a name."""
+    for column in columns:
+        if columns.count(column) > 1:
+            raise UsageError(f"Two columns are called {column!r}: tell them apart with `as`.")
+
+
 @contextmanager
 def _executed(
-    session: Session, statement: str, *, keeps_json: bool
+    session: Session, statement: bytes, *, keeps_json: bool
 ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
     """Run a statement; its rows are fetched one by one, however many there are."""
     cursor = session.cursor(row_factory=tuple_row)
@@ -73,7 +98,7 @@ def _executed(
     session.execute("set default_transaction_read_only = on")
     # Streaming uses the extended protocol, which takes one statement: nothing can end the
     # read-only transaction and begin another.
-    stream = cast("Generator[tuple[Any, ...]]", cursor.stream(statement.encode()))
+    stream = cast("Generator[tuple[Any, ...]]", cursor.stream(statement))
     # Closed before the connection is: an unfinished stream holds the lock that closing takes.
     with closing(stream):
         rows = _guarded(stream)
@@ -91,7 +116,7 @@ def _guarded(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
             return  # a statement without rows, such as SET
         sqlstate = error.sqlstate or ""
         text = first_line(error)
-        if sqlstate.startswith(_CONNECTION_CLASSES):
+        if sqlstate.startswith(_CONNECTION_CLASSES) and sqlstate != _PROTOCOL_VIOLATION:
             raise DatabaseUnavailable(f"The connection was lost: {text}.") from error
         raise UsageError(_sentence(error, text)) from error
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import psycopg
@@ -111,6 +112,25 @@ def test_a_newer_schema_is_refused(on_clone: Standpipe, session: OpenSession) ->
     session().execute("update sync_priv.alembic_version set version_num = '9999'")
     for command in (["status"], ["run"], ["run", "--upgrade"], ["upgrade"]):
         on_clone(*command).assert_one_sentence(4, "9999", "newer")
+
+
+def test_upgrade_refuses_a_database_of_another_encoding(
+    standpipe: Standpipe, empty_database: str
+) -> None:
+    name = f"{urlsplit(empty_database).path[1:]}_ascii"
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        conn.execute(
+            psycopg.sql.SQL(
+                "create database {} encoding 'SQL_ASCII' template template0 locale 'C'"
+            ).format(psycopg.sql.Identifier(name))
+        )
+    try:
+        url = urlsplit(empty_database)._replace(path=f"/{name}").geturl()
+        result = standpipe("upgrade", STANDPIPE_DATABASE_URL=url)
+        result.assert_one_sentence(4, "SQL_ASCII", "UTF8")
+    finally:
+        with psycopg.connect(empty_database, autocommit=True) as conn:
+            conn.execute(psycopg.sql.SQL("drop database {}").format(psycopg.sql.Identifier(name)))
 
 
 def test_upgrade_makes_the_schema(standpipe: Standpipe, empty_database: str) -> None:
@@ -250,10 +270,20 @@ def test_query_shows_control_characters_instead_of_sending_them(on_clone: Standp
         ("select 1; drop table x", "multiple commands"),
         ("select 1/0", "division by zero"),
         ("", "There is no SQL"),
+        ("select $1", "bind message supplies 0 parameters"),
+        ("copy (select 1) to stdout", "use a select"),
+        ("select '\udcff'", "not UTF-8"),
+        ("select 1\0", "zero byte"),
     ],
 )
 def test_query_refuses_in_one_sentence(sql: str, part: str, on_clone: Standpipe) -> None:
     on_clone("query", sql).assert_one_sentence(2, part)
+
+
+def test_query_loses_no_column_of_a_name_that_comes_twice(on_clone: Standpipe) -> None:
+    sql = "select 1 as n, 2 as n"
+    on_clone("query", "--json", sql).assert_one_sentence(2, "'n'", "`as`")
+    assert on_clone("query", "--csv", sql).out == "n,n\n1,2\n"
 
 
 def test_query_accepts_a_statement_without_rows(on_clone: Standpipe) -> None:
@@ -274,10 +304,35 @@ def test_query_reads_standard_input(clone: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "n\n7\n")
 
 
-def test_a_closed_pipe_ends_it_silently(clone: str, tmp_path: Path) -> None:
+def run_shell(command: str, url: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["sh", "-c", command, PROGRAM],
+        env=clean_environment(STANDPIPE_DATABASE_URL=url, PYTHONIOENCODING="ascii"),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_changes_nothing(closed: str, clone: str, tmp_path: Path) -> None:
+    done = run_shell(f'"$0" query "select 7 as n" {closed}', clone, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_narrow_encoding_loses_no_text(clone: str, tmp_path: Path) -> None:
+    done = run_shell('"$0" query "select \'caf\' || chr(233) as n"', clone, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["n", "----", "caf\\xe9"]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_a_closed_pipe_ends_it_silently(form: list[str], clone: str, tmp_path: Path) -> None:
     with started_program(
         "query",
-        "--csv",
+        *form,
         "select repeat('x', 100) from generate_series(1, 1000000)",
         folder=tmp_path,
         environment={"STANDPIPE_DATABASE_URL": clone},

@@ -89,6 +89,9 @@ def test_a_malformed_value_names_its_variable_and_what_was_expected(name: str, v
 
 def test_a_refused_database_url_does_not_show_its_password() -> None:
     assert "s3cret" not in refusal({"STANDPIPE_DATABASE_URL": "mysql://user:s3cret@host/db"})
+    unescaped = refusal({"STANDPIPE_DATABASE_URL": "postgresql://user:p@s3cret@host/db"})
+    assert "s3cret" not in unescaped
+    assert "%40" in unescaped
 
 
 def test_plain_http_needs_the_development_switch(tmp_path: Path) -> None:
