@@ -1,8 +1,11 @@
 """`standpipe run`: the service, until it is told to stop."""
 
 import asyncio
+import contextlib
 import dataclasses
 import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
@@ -12,12 +15,14 @@ from sync.cli.context import choose_settings, database_name, open_server, run_un
 from sync.cli.display import Display
 from sync.config import Settings
 from sync.database import connect_sync
-from sync.errors import UsageError
+from sync.embedded import EmbeddedPostgres
+from sync.errors import StandpipeError, UsageError
 from sync.progress import Progress
 from sync.roles import INGESTER
 from sync.schema import code_revision, database_revision, require_current, upgrade
 from sync.service import run_service
 
+WATCH_S = 2.0
 _SCHEMES = {"https", "wss", "http", "ws"}
 
 
@@ -76,11 +81,13 @@ def run(
 
         async def main(stop: asyncio.Event) -> None:
             log.get("run").info("started", database=database_name(settings))
-            if not is_live:
-                await run_service(working, sources=chosen, progress=progress, stop=stop)
-                return
-            async with Display(progress, url, title=database_name(settings)):
-                log.setup(settings.log_format, settings.log_level)  # above the display
+            async with contextlib.AsyncExitStack() as around:
+                if settings.database_url is None:
+                    await around.enter_async_context(_kept_alive(settings.data_dir))
+                if is_live:
+                    display = Display(progress, url, title=database_name(settings))
+                    await around.enter_async_context(display)
+                    log.setup(settings.log_format, settings.log_level)  # above the display
                 await run_service(working, sources=chosen, progress=progress, stop=stop)
 
         try:
@@ -104,6 +111,28 @@ def check_source(url: str, settings: Settings) -> None:
             f"{url!r} is not encrypted: use https, or set STANDPIPE_ALLOW_PRIVATE_HOSTS=true in "
             "development."
         )
+
+
+@contextlib.asynccontextmanager
+async def _kept_alive(data_dir: Path) -> AsyncIterator[None]:
+    """Start the embedded server again whenever something has killed it."""
+    server = EmbeddedPostgres(data_dir)
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if server.postmaster_pid is not None:
+                continue
+            log.get("run").warning("the embedded PostgreSQL is gone and is started again")
+            try:
+                await asyncio.to_thread(server.revive)
+            except (StandpipeError, OSError) as error:
+                log.get("run").warning("it does not start", reason=str(error))
+
+    async with asyncio.TaskGroup() as tasks:
+        watcher = tasks.create_task(watch())
+        yield
+        watcher.cancel()
 
 
 def _prepare(settings: Settings, url: str, *, upgrades: bool) -> None:

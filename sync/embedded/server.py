@@ -76,6 +76,13 @@ class EmbeddedPostgres:
             self._users = users
         return url
 
+    def revive(self) -> None:
+        """Start a server again that something killed, on its port; users keep their shares."""
+        account = choose_account(self._folder.root)
+        with _Lock(self._folder.root / "lock", "the embedded server to start or stop"):
+            if self._probe() is None:
+                self._launch(account)
+
     def stop(self) -> None:
         """Give up this process's share; the last user stops the server and waits for its end."""
         if self._users is None:

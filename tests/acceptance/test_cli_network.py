@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from sync.embedded import EmbeddedPostgres
 from tests.acceptance.commands import (
     PROGRAM,
     RemoteSimnet,
@@ -160,6 +161,26 @@ def test_ctrl_c_drains_too(network: RemoteSimnet, clone: str, tmp_path: Path) ->
     with started_program("run", folder=tmp_path, environment=environment) as process:
         wait_until(lambda: "started" in (tmp_path / "program.log").read_text(), "the start")
         assert end(process, signal.SIGINT) == 0
+
+
+def test_a_killed_embedded_server_is_started_again(network: RemoteSimnet, tmp_path: Path) -> None:
+    environment = network.environment("")
+    server = EmbeddedPostgres(tmp_path / "standpipe-data")
+
+    def asks() -> bool:
+        sql = "select kind from sync.source_status"
+        return "relay" in run_program("query", sql, folder=tmp_path, environment=environment).out
+
+    with started_program("run", folder=tmp_path, environment=environment) as process:
+        wait_until(lambda: "started" in (tmp_path / "program.log").read_text(), "the start")
+        first = server.postmaster_pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: server.postmaster_pid not in {None, first}, "another server")
+        wait_until(asks, "an answer")
+        assert "started again" in (tmp_path / "program.log").read_text()
+        assert end(process) == 0
+    assert server.postmaster_pid is None
 
 
 def test_a_second_service_says_that_there_is_one(
