@@ -90,6 +90,7 @@ create index repos_backlog on sync.repos (host_id, next_fetch_at, repo_id)
 create index repos_fetching on sync.repos (host_id) where sync_state = 'fetching';
 create index repos_identity on sync.repos (identity_checked_at nulls first, repo_id)
   where tracked_by = 'did' and is_identity_stale;
+create index repos_handle on sync.repos (handle) where handle <> 'handle.invalid';
 create index repos_filter_generation on sync.repos (filter_generation);
 
 -- Narrow and without an index but its key, so that every commit is a HOT update.
@@ -110,9 +111,12 @@ comment on column sync.heads.trust is 'verified, or unsigned: imported without a
 
 create table sync.collections (
   collection_id  int generated always as identity primary key,
-  nsid           text collate "C" not null unique
+  nsid           text collate "C" not null unique,
+  is_purged      boolean not null default false
 );
-comment on table sync.collections is 'Short ids of the NSIDs that are tracked.';
+comment on table sync.collections is 'Short ids of the NSIDs that are or were tracked.';
+comment on column sync.collections.is_purged is
+  'It was untracked and its last row is gone; false again before it is untracked once more.';
 
 create table sync.stored_records (
   repo_id        bigint not null,
@@ -281,6 +285,14 @@ comment on column sync_priv.held_events.is_due is
   'The repo was locked by somebody else: walk it again at the next chance.';
 
 -- Fetching --------------------------------------------------------------------------------------
+
+create table sync_priv.fetch_state (
+  is_only      boolean primary key default true check (is_only),
+  first_token  bigint not null
+);
+comment on column sync_priv.fetch_state.first_token is
+  'Claims with a lower token belong to a service that is gone.';
+insert into sync_priv.fetch_state (first_token) values (0);
 
 create table sync.fetch_queue (
   repo_id    bigint primary key references sync.repos,

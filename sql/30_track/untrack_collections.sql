@@ -13,21 +13,15 @@ declare
   v_count bigint;
 begin
   perform sync_priv.next_filter_generation();
+  -- What was purged once and is tracked again may have rows again.
+  update sync.collections c set is_purged = false
+   where c.is_purged and sync_priv.is_tracked_nsid(c.nsid);
   delete from sync.filters f where f.kind = 'collection' and f.pattern = any (p_patterns);
   get diagnostics v_count = row_count;
   if v_count = 0 then
     return 0;
   end if;
-  with purged as (
-    insert into sync_priv.purges (collection_id, started_at)
-    select c.collection_id, sync_priv.clock()
-      from sync.collections c
-     where not sync_priv.is_tracked_nsid(c.nsid)
-        on conflict do nothing
-    returning collection_id
-  )
-  insert into sync_priv.pending_changes (xid, kind, collection_id)
-  select pg_current_xact_id(), 'purge', p.collection_id from purged p order by p.collection_id;
+  perform sync_priv.purge_untracked();
   return v_count;
 end
 $$;

@@ -36,7 +36,9 @@ begin
      where r.did in (select s.did from pg_temp.stage_events s)
     union
     select d.repo_id
-      from (select distinct h.repo_id from sync_priv.held_events h where h.is_due limit 500) d);
+      -- In no order, so that five hundred repos that stay locked starve nobody.
+      from (select h.repo_id from sync_priv.held_events h where h.is_due
+             group by h.repo_id order by random() limit 500) d);
   v_locked := array(
     select r.repo_id
       from sync.repos r
@@ -52,6 +54,11 @@ begin
     join sync.repos r using (did)
    where r.tracked_by = 'did' and r.repo_id <> all (v_locked)
    order by s.event_no;
+  if found then
+    perform sync_priv.bound_held(array(
+      select r.repo_id from sync.repos r
+       where r.repo_id = any (v_wanted) and r.repo_id <> all (v_locked)));
+  end if;
   return query
     select w.outcome, w.events from sync_priv.walk_events(v_locked, true) w
     union all

@@ -1,16 +1,11 @@
 -- Keep what has to wait for a fetch, forget what was walked.
 --
--- Bounded: a repo with more than 5,000 waiting events keeps one marker, a broken event with the
--- highest rev. It stops the drain unless the export already contains that rev.
---
 -- Called by: sync_priv.walk_events().
 create or replace function sync_priv.hold_events()
   returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_limit constant bigint := 5000;
 begin
   delete from sync_priv.held_events h
    using pg_temp.walk w
@@ -27,16 +22,8 @@ begin
     join pg_temp.stage_events s on s.event_no = w.event_key
    where w.is_staged and w.outcome = 'held'
    order by s.event_no;
-  with crowded as (
-    select w.repo_id
-      from (select distinct k.repo_id from pg_temp.walk k where k.outcome = 'held') w
-     where (select count(*) from sync_priv.held_events h where h.repo_id = w.repo_id) > v_limit
-  ), gone as (
-    delete from sync_priv.held_events h using crowded c where h.repo_id = c.repo_id
-    returning h.repo_id, h.rev
-  )
-  insert into sync_priv.held_events (repo_id, is_due, kind, rev, reason)
-  select g.repo_id, false, 'broken', max(g.rev), 'held_overflow' from gone g group by g.repo_id;
+  perform sync_priv.bound_held(array(
+    select distinct k.repo_id from pg_temp.walk k where k.outcome = 'held'));
 end
 $$;
 comment on function sync_priv.hold_events() is

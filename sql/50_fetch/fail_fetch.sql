@@ -5,7 +5,8 @@
 -- dropped, account and identity events count. A claim that is over changes nothing.
 --
 -- Called by: fetchers.
--- Locks: the repo's row; the host's, skip locked: who holds it brings news of its own.
+-- Locks: the repo's row, skip locked (null: try again); the host's, skip locked: who holds it
+-- brings news of its own.
 create or replace function sync.fail_fetch(
     p_repo_id bigint, p_generation bigint, p_fetch_token bigint, p_error text,
     p_account_status text default null, p_host_ready_at timestamptz default null)
@@ -18,6 +19,10 @@ declare
   v_host_id int;
 begin
   perform sync_priv.require_stage();
+  perform from sync.repos r where r.repo_id = p_repo_id for no key update skip locked;
+  if not found then
+    return null;
+  end if;
   update sync.repos r
      set sync_state = 'failed', error = left(p_error, 500), attempts = r.attempts + 1,
          next_fetch_at = sync_priv.clock() + sync_priv.backoff(r.attempts + 1),
@@ -43,6 +48,7 @@ begin
 end
 $$;
 comment on function sync.fail_fetch(bigint, bigint, bigint, text, text, timestamptz) is
-  'End a claimed fetch with an error; false when the claim was over. p_account_status: the PDS says the
+  'End a claimed fetch with an error; false when the claim was over, null when the
+repo is locked right now. p_account_status: the PDS says the
 account is deactivated, suspended or takendown. p_host_ready_at: when the PDS may be asked again, at
 most an hour from now.';

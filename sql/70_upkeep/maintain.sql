@@ -1,4 +1,5 @@
--- One bounded step of upkeep: partitions ahead of need, counters folded, a chunk of a purge.
+-- One bounded step of upkeep: partitions ahead of need, counters folded, fetches of a service
+-- that is gone put back in line, a chunk of a purge.
 --
 -- A partition is made under the log's lock, else a writer that needs the same one right now would
 -- fail at its COMMIT; and as a step of its own, so that writers wait for nothing but that.
@@ -27,6 +28,8 @@ begin
     return true;
   end if;
   perform sync_priv.fold_problems();
+  perform sync_priv.purge_untracked();
+  perform sync_priv.recover_lost_fetches();
   return sync_priv.purge_chunk();
 end
 $$;

@@ -75,6 +75,9 @@ begin
     perform pg_notify('sync_work', '');
   elsif v_repos = '{}' then
     delete from sync_priv.purges p where p.purge_id = v_purge.purge_id;
+    update sync.collections c
+       set is_purged = not sync_priv.is_tracked_nsid(c.nsid)
+     where c.collection_id = v_purge.collection_id;
     perform pg_notify('sync_work', '');
   elsif v_deleted < v_chunk then
     update sync_priv.purges p

@@ -23,7 +23,8 @@ begin
     return query
       select r.* from sync.records r
        where r.did = (select s.did from sync.repo_status s
-                       where s.handle = lower(v_part[1]) and s.is_visible
+                       where s.handle = lower(v_part[1]) and s.handle <> 'handle.invalid'
+                         and s.is_visible
                        order by s.identity_checked_at desc nulls last, s.did limit 1)
          and r.collection = v_part[2] and r.rkey = v_part[3];
   end if;

@@ -29,7 +29,8 @@ create table sync.changes (
 ) partition by RANGE (change_id);
 create table sync.collections (
   collection_id integer not null generated always as identity,
-  nsid text collate "C" not null
+  nsid text collate "C" not null,
+  is_purged boolean not null default false
 );
 create table sync.consumers (
   consumer_id bigint not null generated always as identity,
@@ -140,6 +141,10 @@ create table sync_priv.consumer_shards (
   is_lost boolean not null default false,
   read_at timestamp with time zone
 ) with (fillfactor=50);
+create table sync_priv.fetch_state (
+  is_only boolean not null default true,
+  first_token bigint not null
+);
 create table sync_priv.filter_state (
   is_only boolean not null default true,
   generation bigint not null
@@ -315,6 +320,8 @@ alter table sync_priv.consumer_pending add constraint consumer_pending_consumer_
 alter table sync_priv.consumer_pending add constraint consumer_pending_pkey PRIMARY KEY (consumer_id, shard, repo_id, collection_id);
 alter table sync_priv.consumer_shards add constraint consumer_shards_consumer_id_fkey FOREIGN KEY (consumer_id) REFERENCES sync.consumers(consumer_id) ON DELETE CASCADE;
 alter table sync_priv.consumer_shards add constraint consumer_shards_pkey PRIMARY KEY (consumer_id, shard);
+alter table sync_priv.fetch_state add constraint fetch_state_is_only_check CHECK (is_only);
+alter table sync_priv.fetch_state add constraint fetch_state_pkey PRIMARY KEY (is_only);
 alter table sync_priv.filter_state add constraint filter_state_is_only_check CHECK (is_only);
 alter table sync_priv.filter_state add constraint filter_state_pkey PRIMARY KEY (is_only);
 alter table sync_priv.held_events add constraint held_events_pkey PRIMARY KEY (held_id);
@@ -334,6 +341,7 @@ CREATE INDEX changes_snapshots ON ONLY sync.changes USING btree (repo_id, collec
 CREATE INDEX repos_backlog ON sync.repos USING btree (host_id, next_fetch_at, repo_id) WHERE ((tracked_by = 'did'::text) AND is_active AND (sync_state = ANY (ARRAY['pending'::text, 'desynchronized'::text, 'failed'::text])));
 CREATE INDEX repos_fetching ON sync.repos USING btree (host_id) WHERE (sync_state = 'fetching'::text);
 CREATE INDEX repos_filter_generation ON sync.repos USING btree (filter_generation);
+CREATE INDEX repos_handle ON sync.repos USING btree (handle) WHERE (handle <> 'handle.invalid'::text);
 CREATE INDEX repos_identity ON sync.repos USING btree (identity_checked_at NULLS FIRST, repo_id) WHERE ((tracked_by = 'did'::text) AND is_identity_stale);
 CREATE INDEX held_events_due ON sync_priv.held_events USING btree (repo_id) WHERE is_due;
 CREATE INDEX held_events_repo ON sync_priv.held_events USING btree (repo_id, held_id);
@@ -584,6 +592,8 @@ create function sync_priv.base32_pair(p_bits integer) returns bytea
   language sql immutable;
 create function sync_priv.batch_end(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer, p_head bigint) returns bigint
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.bound_held(p_repo_ids bigint[]) returns void
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.break_chains(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.caller() returns name
@@ -670,9 +680,13 @@ create function sync_priv.present_collections(p_repo_ids bigint[]) returns TABLE
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.purge_chunk() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.purge_untracked() returns void
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.reached_generation() returns bigint
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.read_batch(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.recover_lost_fetches() returns bigint
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.refuse_outrun(p_consumer sync.consumers, p_shard sync_priv.consumer_shards) returns void
   language plpgsql stable set search_path=pg_catalog, pg_temp;

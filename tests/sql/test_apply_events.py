@@ -255,3 +255,21 @@ def test_an_idle_tick_walks_what_was_held_while_the_repo_was_busy(lane, clone):
         other.rollback()
     assert lane.apply() == {"applied": 1}
     assert lane.texts(1) == {"b": "ipsum"}
+
+
+def test_what_waits_for_a_locked_repo_is_bounded(lane, clone):
+    loaded(lane)
+    with connect_sync(clone, name="other", autocommit=False) as other:
+        other.execute("select from sync.repos where did = %s for no key update", [A])
+        lane.apply(Event(A, kind="account", is_active=True))
+        for start in range(10, 5012, 834):
+            lane.apply(*(commit(A, n + 1, n) for n in range(start, start + 834)))
+        kinds = lane.rows("select kind, count(*) from sync_priv.held_events group by kind")
+        held = {row["kind"]: row["count"] for row in kinds}
+        assert held["broken"] == 1
+        assert held["account"] == 1
+        assert held.get("commit", 0) < 5000
+        other.rollback()
+    lane.apply()
+    assert lane.state(1) == "desynchronized"
+    assert lane.value("select count(*) from sync_priv.held_events") == 0

@@ -51,3 +51,20 @@ def test_a_handle_leads_to_the_account_that_is_shown(db: Session) -> None:
     db.execute("update sync.repos set handle = 'alice.example'")
     world.take_down(0)
     assert found(db, f"at://alice.example/{POST}/b") == ["b"]
+
+
+def test_a_handle_is_found_by_its_index(db):
+    db.execute(
+        "insert into sync.repos (did, handle, tracked_by, filter_generation, next_fetch_at,"
+        " created_at, updated_at)"
+        " select 'did:plc:' || lpad(translate(n::text, '0189', 'abcd'), 24, 'a'),"
+        " 'user' || n || '.test', 'did', 1, now(), now(), now() from generate_series(1, 20000) n"
+    )
+    db.execute("analyze sync.repos")
+    plan = db.execute(
+        "explain (costs off) select s.did from sync.repo_status s"
+        " where s.handle = 'user77.test' and s.handle <> 'handle.invalid' and s.is_visible"
+    ).fetchall()
+    text = "\n".join(row["QUERY PLAN"] for row in plan)
+    assert "repos_handle" in text
+    assert "Seq Scan on repos" not in text

@@ -69,3 +69,39 @@ def test_recovery_leaves_every_other_repo_alone(service):
     service.reconcile(service.claim(1), {"a": "x"}, at=10, data="t10")
     service.value("select sync.recover_fetches()")
     assert service.state(1) == "synchronized"
+
+
+def test_a_service_starts_beside_an_app_that_idles_on_a_repo(session):
+    driver = Driver(session())
+    driver.track(1, 2)
+    for number in (1, 2):
+        driver.claim_directly(number)
+    app = session(autocommit=False)
+    app.execute("select from sync.repos where did = %s for update", [did(1)])
+    assert driver.value("select sync.recover_fetches()") == 1
+    assert (driver.state(1), driver.state(2)) == ("fetching", "desynchronized")
+    app.rollback()
+    driver.maintain()
+    assert driver.state(1) == "desynchronized"
+
+
+def test_a_claim_of_the_new_service_is_no_lost_one(session):
+    driver = Driver(session())
+    driver.conn.execute("select sync.recover_fetches()")
+    driver.track(1)
+    driver.claim(1)
+    driver.maintain()
+    assert driver.state(1) == "fetching"
+
+
+@pytest.mark.parametrize("function", ["fail_fetch(%s, %s, %s, 'x')", "release_fetch(%s, %s, %s)"])
+def test_a_fetch_of_a_locked_repo_ends_later_not_never(session, function):
+    driver = Driver(session())
+    driver.track(1)
+    claim = driver.claim(1)
+    ids = (claim.repo_id, claim.generation, claim.fetch_token)
+    app = session(autocommit=False)
+    app.execute("select from sync.repos for update")
+    assert driver.value(f"select sync.{function}", *ids) is None
+    app.rollback()
+    assert driver.value(f"select sync.{function}", *ids) is True

@@ -147,3 +147,38 @@ def test_a_commit_that_was_under_way_is_not_told_after_the_purge(service, sessio
         ("purge", POST, None), ("create", LIKE, "k")
     ]  # fmt: skip
     assert (stored(service, POST), stored(service, LIKE)) == (0, 3)
+
+
+def test_a_collection_that_a_lane_brings_after_the_decision_is_purged_too(clone, session):
+    """The lane had read the filters before, and meets an NSID that nobody has seen."""
+    lane = Driver(session())
+    lane.load(1, {"a": "x"}, at=1, data="t1")
+    operator = session(autocommit=False)
+    with lane.conn.transaction():
+        lane.stage([_commit_of_a_new_collection()])
+        lane.rows("select * from sync.apply_events(%s, 0, %s, 99, 0)", lane.source_id, lane.token)
+        operator.execute("select sync.untrack_collections(array['*'])")
+        operator.commit()
+    new = "select count(*) from sync.stored_records s join sync.collections c using (collection_id) where c.nsid = %s"
+    assert lane.value(new, "com.example.new") == 1
+    lane.maintain()
+    assert lane.value(new, "com.example.new") == 0
+    assert lane.value("select bool_and(is_purged) from sync.collections")
+
+
+def test_a_collection_is_purged_again_when_it_was_tracked_again(session):
+    lane = Driver(session())
+    lane.load(1, {"a": "x"}, at=1, data="t1")
+    for at in (2, 3):
+        lane.conn.execute("select sync.untrack_collections(array['*'])")
+        lane.maintain()
+        assert lane.value("select count(*) from sync.stored_records") == 0
+        lane.conn.execute("select sync.track_collections(array['*'])")
+        lane.apply()
+        lane.reconcile(lane.claim(1), {"a": "x"}, at=at, data=f"t{at}")
+        assert lane.texts(1) == {"a": "x"}
+
+
+def _commit_of_a_new_collection() -> Event:
+    op = Op("create", "n", "new", "com.example.new")
+    return Event(did(1), rev=2, since=1, before="t1", data="t2", ops=[op])
