@@ -57,9 +57,11 @@ def query(settings: Settings, *, sql: str, as_json: bool, as_csv: bool) -> None:
             _refuse_namesakes(columns)
             for row in rows:
                 print_json(dict(zip(columns, map(_finite, row), strict=True)))
+        elif not columns:
+            return  # a statement without a result, such as SET
         elif as_csv:
             _print_csv(columns, rows)
-        elif columns:
+        else:
             print_table(columns, rows)
 
 
@@ -103,8 +105,18 @@ def _executed(
     with closing(stream):
         rows = _guarded(stream)
         first = next(rows, None)
-        columns = [column.name for column in cursor.description or ()]
+        if first is None:
+            columns = _describe(session, statement)
+        else:
+            columns = [column.name for column in cursor.description or ()]
         yield columns, chain(() if first is None else (first,), rows)
+
+
+def _describe(session: Session, statement: bytes) -> list[str]:
+    """Return the columns of a statement that gave no row: a stream does not tell them."""
+    session.pgconn.prepare(b"", statement)
+    described = session.pgconn.describe_prepared(b"")
+    return [(described.fname(place) or b"").decode() for place in range(described.nfields)]
 
 
 def _guarded(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

@@ -286,6 +286,14 @@ def test_query_loses_no_column_of_a_name_that_comes_twice(on_clone: Standpipe) -
     assert on_clone("query", "--csv", sql).out == "n,n\n1,2\n"
 
 
+def test_query_names_the_columns_of_no_rows(on_clone: Standpipe) -> None:
+    sql = "select 1 as n, 'é' as \"né\" where false"
+    assert on_clone("query", "--csv", sql) == Result(0, "n,né\n", "")
+    assert on_clone("query", sql) == Result(0, "n   né\n──────\n", "")
+    assert on_clone("query", "--json", sql) == Result(0, "", "")
+    assert on_clone("query", "--csv", "set work_mem = '8MB'") == Result(0, "", "")
+
+
 def test_query_accepts_a_statement_without_rows(on_clone: Standpipe) -> None:
     assert on_clone("query", "set work_mem = '8MB'") == Result(0, "", "")
 
