@@ -54,14 +54,13 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell an account's status or its new handle; each row knows only what changed."""
+    """Tell who an account is and how it stands, whichever of the two has changed."""
     value = row["value"] or {}
     identity = {"did": row["did"]}
     if value.get("handle") is not None:
         identity["handle"] = value["handle"]
-    if "active" in value:
-        identity["is_active"] = value["active"]
-        identity["status"] = value.get("status") or "active"
+    identity["is_active"] = value.get("active", True)
+    identity["status"] = value.get("status") or "active"
     if value.get("pds") is not None:
         identity["pds"] = value["pds"]
     return identity

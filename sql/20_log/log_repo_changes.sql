@@ -24,14 +24,12 @@ begin
   )
   insert into sync_priv.pending_changes (xid, kind, repo_id, is_live, value)
   select pg_current_xact_id(), c.kind, n.repo_id, true,
-         case c.kind
-           when 'identity' then jsonb_build_object('handle', n.handle, 'pds', n.pds_url)
-           else jsonb_build_object(
-             'active', n.is_active and n.local_status is distinct from 'takendown',
-             'status', case when n.local_status = 'takendown' then 'takendown'
-                            else n.account_status end,
-             'handle', n.handle)
-         end
+         jsonb_build_object(
+           'handle', n.handle,
+           'pds', n.pds_url,
+           'active', n.is_active and n.local_status is distinct from 'takendown',
+           'status', case when n.local_status = 'takendown' then 'takendown'
+                          else n.account_status end)
     from changed n
     cross join lateral (values
       ('identity', (n.handle, n.pds_url) is distinct from (n.old_handle, n.old_pds_url)),

@@ -88,7 +88,7 @@ def test_an_identity_is_stored_logged_once_and_puts_the_repo_on_its_host(service
     assert service.value("select url from sync.hosts where host_id = %s", row["host_id"]) == PDS
     assert service.log(start) == [("identity", None, None)]
     assert service.value("select value from sync.changes where change_id > %s", start) == {
-        "handle": "a.test", "pds": PDS
+        "handle": "a.test", "pds": PDS, "active": True, "status": None
     }  # fmt: skip
 
 

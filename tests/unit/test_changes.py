@@ -73,8 +73,9 @@ def test_an_account_without_a_status_is_active() -> None:
 
 def test_an_identity_names_handle_and_pds() -> None:
     value = {"handle": "alice.test", "pds": "https://pds.example.com"}
-    event = change_event({**EMPTY, "kind": "identity", "value": value})
-    assert event["identity"] == {"did": ROW["did"], **value}
+    row = {**EMPTY, "kind": "identity", "value": {**value, "active": True, "status": None}}
+    status = {"is_active": True, "status": "active"}
+    assert change_event(row)["identity"] == {"did": ROW["did"], **value, **status}
 
 
 def test_a_purge_of_everybody_says_so() -> None:
