@@ -26,7 +26,7 @@ from sync.errors import ExportError, IdentityError
 from sync.http import HttpClient
 from sync.identities import IdentityKeeper
 from sync.limits import BoundedMap
-from sync.problems import ProblemLog
+from sync.problems import ProblemLog, storable
 from sync.progress import Progress
 from sync.reconciler import FetchedRepo, reconcile
 from sync.resolver import Resolver
@@ -331,7 +331,7 @@ class Fetcher:
                 claim.repo_id,
                 claim.generation,
                 claim.fetch_token,
-                str(error)[:300],
+                storable(str(error))[:300],
                 error.account_status,
                 error.host_ready_at(),
             )

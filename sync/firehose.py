@@ -187,7 +187,12 @@ class FirehoseReader:
         self._note_end(f"the server answers {status} to the subscription")
         if status in _OUR_FAULT:
             self._backoff.jump_to_max()
-        headers = httpx.Headers(list(error.response.headers.raw_items()))
+        headers = httpx.Headers(
+            [
+                (name.encode("latin-1"), value.encode("latin-1", "replace"))
+                for name, value in error.response.headers.raw_items()
+            ]
+        )
         return retry_after_s(headers, now=datetime.now(UTC), cap_s=MAX_RETRY_AFTER_S) or 0.0
 
     def _note_end(self, reason: str) -> None:

@@ -6,8 +6,10 @@ network. The check sits in the connector, so that what was checked is what is co
 """
 
 import asyncio
+import errno
 import ipaddress
 import socket
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +32,10 @@ MAX_CONNECTIONS_PER_HOST = 16
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 MAX_ERROR_BODY_BYTES = 16_384
+# Compressed bodies are unfolded in pieces: a kilobyte may stand for a megabyte.
+_PIECE_BYTES = 65_536
+_GZIP = 16 + zlib.MAX_WBITS
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # Below 1024 live mail, DNS, SSH …: no PDS, but good targets for a forged endpoint.
 _FIRST_USER_PORT = 1024
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -168,10 +174,9 @@ class HttpClient:
         self.user_agent = user_agent
         self._client = httpx.AsyncClient(
             transport=_GuardedTransport(self.policy),
-            headers={"user-agent": user_agent},
+            headers={"user-agent": user_agent, "accept-encoding": "gzip"},
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            follow_redirects=True,
-            max_redirects=MAX_REDIRECTS,
+            follow_redirects=False,  # it would read their bodies, however long
             trust_env=False,  # a proxy would resolve names beyond our check
         )
 
@@ -193,7 +198,7 @@ class HttpClient:
         """Return the whole answer, whatever its status; raises `HttpFailure`."""
         async with self._open(url, timeout_s=timeout_s, params=params, headers=headers) as response:
             body = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in _read_body(response):
                 body += chunk
                 if len(body) > max_bytes:
                     raise HttpFailure("too_big", f"{url} sends more than {max_bytes} bytes")
@@ -212,7 +217,7 @@ class HttpClient:
         async with self._open(url, timeout_s=timeout_s, params=params, headers=None) as response:
             is_good = response.status_code == httpx.codes.OK
             size_bytes, error_body = 0, bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in _read_body(response):
                 size_bytes += len(chunk)
                 if size_bytes > max_bytes:
                     raise HttpFailure("too_big", f"{url} sends more than {max_bytes} bytes")
@@ -237,7 +242,7 @@ class HttpClient:
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._client.stream("GET", url, params=params, headers=headers) as response,
+                self._follow(url, params, headers) as response,
             ):
                 yield response
         except RefusedAddress as error:
@@ -249,12 +254,57 @@ class HttpClient:
             httpx.InvalidURL,
             aiohttp.ClientError,
             OSError,
+            zlib.error,
         ) as error:
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                raise  # of the file that is written into
             if _was_refused(error):
                 raise HttpFailure("refused_address", str(error)) from error
             raise HttpFailure("unreachable", f"{url}: {error or type(error).__name__}") from error
         except ValueError as error:  # aiohttp on header bytes it cannot read
             raise HttpFailure("unreachable", f"{url}: {error}") from error
+
+    @asynccontextmanager
+    async def _follow(
+        self,
+        url: str,
+        params: Mapping[str, str | int] | None,
+        headers: Mapping[str, str] | None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request and follow redirects, whose bodies are not read."""
+        request = self._client.build_request("GET", url, params=params, headers=headers)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._client.send(request, stream=True)
+            try:
+                if response.next_request is None:
+                    yield response
+                    return
+                request = response.next_request
+            finally:
+                await response.aclose()
+        raise HttpFailure("unreachable", f"{url} redirects more than {MAX_REDIRECTS} times")
+
+
+async def _read_body(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the body in pieces of bounded size, through one layer of compression at most."""
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding in {"", "identity"}:
+        async for chunk in response.aiter_raw():
+            yield chunk
+        return
+    if coding not in {"gzip", "x-gzip"}:
+        raise HttpFailure("unreachable", f"{response.url} sends {coding[:80]!r}, not gzip")
+    unzip, is_empty = zlib.decompressobj(_GZIP), True
+    async for chunk in response.aiter_raw():
+        rest, is_empty = chunk, False
+        while rest and not unzip.eof:
+            yield unzip.decompress(rest, _PIECE_BYTES)
+            rest = unzip.unconsumed_tail
+    while not (unzip.eof or is_empty):
+        piece = unzip.decompress(unzip.unconsumed_tail, _PIECE_BYTES)
+        if not piece:
+            raise HttpFailure("unreachable", f"{response.url} sends half a gzip stream")
+        yield piece
 
 
 def retry_after_s(headers: httpx.Headers, *, now: datetime, cap_s: float) -> float | None:
@@ -275,9 +325,9 @@ def _delay_s(text: str | None, now: datetime) -> float | None:
         return number - now.timestamp() if number > 1_000_000_000 else float(number)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        return (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+    except (ValueError, OverflowError):
         return None
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
 
 
 def _was_refused(error: BaseException) -> bool:

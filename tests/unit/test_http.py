@@ -123,3 +123,18 @@ def test_a_servers_wish_to_be_left_alone_is_read_in_every_form(headers, expected
 )
 def test_an_error_body_may_be_anything(body):
     assert Reply(400, httpx.Headers(), body).error_name() == ""
+
+
+@pytest.mark.rule("BF-16", "FA-14")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999999",
+        "Mon, 01 Jan 2024 99999999999999999999:00:00 GMT",
+        "Mon, 01 Jan 0001 00:00:00 +9999",
+        "9" * 4000,
+        "\u0661\u0662",
+    ],
+)
+def test_a_pause_that_is_no_time_is_none(text):
+    assert retry_after_s(httpx.Headers({"retry-after": text.encode()}), now=NOW, cap_s=9) is None
