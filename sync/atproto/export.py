@@ -24,7 +24,11 @@ _LENGTH_BITS = 40
 
 @dataclass(frozen=True, slots=True)
 class ExportLimits:
-    """How much of an export is accepted; the index takes some 400 bytes a block of memory."""
+    """How much of an export is accepted; the index takes some 400 bytes a block of memory.
+
+    `max_bytes` also bounds the records together: one block may stand at any number of paths,
+    and would be stored as often.
+    """
 
     max_bytes: int = 4_000_000_000
     max_blocks: int = 10_000_000
@@ -92,7 +96,12 @@ def _read_export(
     if key is not None and not check_signature(commit, key):
         raise ExportError("bad_signature", rule="CA-19")
     leaves, skipped = _collect(commit.data, read_node_block, index, limits.max_records)
-    return Export(commit, leaves, skipped, file, index)
+    # Only records are read again; an export may well be padded with blocks that nothing links.
+    places = {leaf.cid: index[leaf.cid] for leaf in leaves}
+    lengths = (_length(places[leaf.cid]) for leaf in leaves)
+    if sum(length for length in lengths if length <= MAX_RECORD_BYTES) > limits.max_bytes:
+        raise ExportError("records_too_big", f"more than {limits.max_bytes} bytes", rule="CA-14")
+    return Export(commit, leaves, skipped, file, places)
 
 
 def _collect(
@@ -133,8 +142,12 @@ def _read_block(
     place = index.get(cid)
     if place is None:
         return None
-    length = place & ((1 << _LENGTH_BITS) - 1)
+    length = _length(place)
     if length > max_bytes:
         return None
     file.seek(place >> _LENGTH_BITS)
     return file.read(length)
+
+
+def _length(place: int) -> int:
+    return place & ((1 << _LENGTH_BITS) - 1)

@@ -201,13 +201,24 @@ def _for_second_codec(value: Any) -> Any:
         if value is None or isinstance(value, str | int):
             return value
         raise CborError("not_encodable", f"a {type(value).__name__}")
-    if "$link" in value:
-        text = value["$link"]
-        cid = base64.b32decode(text[1:].upper() + "=" * (-len(text[1:]) % 8))
-        return cbor2.CBORTag(42, b"\0" + cid)
-    if "$bytes" in value:
-        return base64.b64decode(value["$bytes"] + "==")
+    if "$link" in value or "$bytes" in value:
+        return _reserved_for_second_codec(value)
     return {key: _for_second_codec(item) for key, item in value.items()}
+
+
+def _reserved_for_second_codec(value: dict[str, Any]) -> Any:
+    """Read a link or a byte string in the one spelling in which ingest stores it."""
+    ((name, text),) = value.items()
+    if name == "$link":
+        cid = base64.b32decode(text[1:].upper() + "=" * (-len(text[1:]) % 8))
+        spelled = "b" + base64.b32encode(cid).decode().lower().rstrip("=")
+        read: Any = cbor2.CBORTag(42, b"\0" + cid)
+    else:
+        read = base64.b64decode(text + "=" * (-len(text) % 4))
+        spelled = base64.b64encode(read).decode().rstrip("=")
+    if spelled != text:
+        raise CborError("not_encodable", f"{name} is spelled in another way")
+    return read
 
 
 def _check_typed_map(value: dict[str, Any]) -> None:

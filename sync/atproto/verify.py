@@ -22,6 +22,8 @@ MAX_COMMIT_BYTES = 2_000_000
 MAX_SYNC_BYTES = 10_000
 MAX_OPS = 200
 MAX_RECORD_BYTES = 1_048_576
+# One block may stand at 200 paths and would be stored as often. Honest commits repeat little.
+MAX_UNFOLDED_BYTES = 4 * MAX_COMMIT_BYTES
 # The smallest section takes 38 bytes; an honest commit of 200 ops has some thousand blocks.
 MAX_COMMIT_BLOCKS = 20_000
 MAX_FUTURE_US = 5 * 60 * 1_000_000
@@ -179,6 +181,7 @@ def _read_ops(
     """Turn net changes into ops with their records; what changes nothing is left out (D-04)."""
     ops: list[VerifiedOp] = []
     skipped: list[str] = []
+    unfolded_bytes = 0
     for change in changes:
         cid, prev = change.after, change.before
         if cid == prev:
@@ -201,7 +204,11 @@ def _read_ops(
         reason = None
         if len(block) > MAX_RECORD_BYTES:
             block, reason = None, "too_big"
+        else:
+            unfolded_bytes += len(block)
         ops.append(VerifiedOp(action, change.collection, change.rkey, cid, prev, block, reason))
+    if unfolded_bytes > MAX_UNFOLDED_BYTES:
+        raise MessageError("records_too_big", f"{unfolded_bytes} bytes", rule="CA-14")
     return tuple(ops), tuple(skipped)
 
 

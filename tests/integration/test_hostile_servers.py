@@ -157,6 +157,7 @@ async def test_a_pds_whose_error_has_a_nul_stops_nobody_elses_fetch(
 
 def _from_elsewhere(did: str, url: str):
     """Return a download that asks another server for one account."""
+
     async def download(http, pds_url, wanted, file, **limits):
         await download_repo(http, url if wanted == did else pds_url, wanted, file, **limits)
 

@@ -174,6 +174,22 @@ def test_a_record_over_the_limit_is_listed_but_not_read() -> None:
     assert [result.read_block(leaf.cid) is None for leaf in result.leaves] == [True, False]
 
 
+@pytest.mark.rule("CA-14", "A-37")
+def test_one_block_at_many_paths_counts_as_often_as_it_would_be_stored() -> None:
+    block = bytes(1_000_000)
+    data = Change({}, {f"com.example.note/{n}": block for n in range(11)}).export()
+    limits = replace(LIMITS, max_bytes=11_000_000)
+    assert len(exported(data, limits=limits).leaves) == 11
+    assert refused(data, limits=replace(limits, max_bytes=10_999_999)) == "records_too_big"
+
+
+@pytest.mark.rule("CA-13", "CA-14")
+def test_blocks_that_nothing_links_are_not_remembered() -> None:
+    extras = [(cid_for(b"\xff%d" % n), b"\xff%d" % n) for n in range(1_000)]
+    data = write_car(WHOLE.commit, [*WHOLE.export_blocks(), *extras])
+    assert len(exported(data)._index) == len(RECORDS)
+
+
 @pytest.mark.rule("MS-21")
 def test_a_block_may_be_node_and_record_at_once() -> None:
     node = write_node([b"com.example.note/self"], [cid_for(record("x"))], [None, None])

@@ -284,6 +284,23 @@ def test_the_second_codec_refuses_what_was_never_stored(value: object) -> None:
         records.second_codec_block(value)
 
 
+def test_the_second_codec_knows_one_spelling_of_a_record() -> None:
+    link = format_cid(CID)
+    assert records.second_codec_block({"a": {"$link": link}, "b": {"$bytes": "AQI"}})
+    for odd in (
+        {"$link": link, "more": 1},
+        {"$link": link.upper()},
+        {"$link": "z" + link[1:]},
+        {"$bytes": "AQI", "more": 1},
+        {"$bytes": "AQI="},
+        {"$bytes": "A!QI"},
+        {"$bytes": "AQJ"},
+        {"$bytes": "AQI", "$link": link},
+    ):
+        with pytest.raises(CborError):
+            records.second_codec_block({"a": odd})
+
+
 @pytest.mark.rule("DM-04")
 @pytest.mark.rule("DM-05")
 def test_ingest_keeps_malformed_blobs_that_a_writer_must_not_publish() -> None:

@@ -268,6 +268,15 @@ def test_a_record_over_the_limit_loses_its_block_and_its_siblings_stay() -> None
         assert (small.block, small.reason) == (record("new"), None)
 
 
+@pytest.mark.rule("CA-14", "A-37", "D-03")
+def test_one_block_at_many_paths_is_left_to_a_fetch() -> None:
+    block = bytes(1_000_000)
+    most = {f"com.example.note/big{n}": block for n in range(8)}
+    assert len(verified(Change(OLD, OLD | most).message()).ops) == 8
+    over = most | {"com.example.note/big8": block}
+    assert refused(Change(OLD, OLD | over).message()) == ("records_too_big", True)
+
+
 @pytest.mark.rule("D-09", "MS-18")
 def test_a_record_link_of_another_form_counts_as_no_record() -> None:
     path = "com.example.note/new"
