@@ -82,6 +82,7 @@ class Lane:
         self._reloaded_serial = 0
         self._handed_over_at = 0.0
         self._refresh_after = 0.0
+        self._renewed: set[str] = set()
         # Without a cursor there is no telling what was missed before (CU-09).
         self._has_gap = parts.state.seq is None
 
@@ -238,9 +239,14 @@ class Lane:
             event = self._triage.give_up(item) if isinstance(item, Waiting) else item
             if event is not None:
                 settled.append(event)
-            if event is not None and event.is_active is False:
-                # A relay's word hides at once; the account's own PDS is asked for its (D-11).
+            if event is None:
+                continue
+            # A relay's word hides at once; the account's own PDS is asked for its (D-11). And
+            # what the database knows of a repo is made to follow what was just found out here.
+            if event.is_active is False or event.did in self._renewed:
+                self._renewed.discard(event.did)
                 settled.append(StagedEvent(seq=event.seq, did=event.did, kind="identity"))
+        self._renewed.clear()
         return settled
 
     def _again(
@@ -275,4 +281,7 @@ class Lane:
             self._triage.refuse(f"identity_{error.reason}", did=did, detail=error.detail)
             return
         if document is not None:
-            self._repos.learn(did, Signer(document.signing_key, document.pds_url))
+            signer = Signer(document.signing_key, document.pds_url)
+            if signer != self._repos.signer(did):
+                self._renewed.add(did)
+            self._repos.learn(did, signer)

@@ -5,8 +5,9 @@ What is known carries the filter generation it was read at; the database lets a 
 only when every lane has reached the generation that brought it (BF-01).
 """
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sync.atproto.keys import PublicKey, parse_did_key
 from sync.database import IngestConnection
@@ -19,6 +20,8 @@ _COLLECTIONS = "select pattern from sync.tracked_collections()"
 _IDENTITIES = "select did, signing_key, pds_url from sync.repo_identity($1)"
 
 _REMEMBERED_NSIDS = 10_000
+# What others resolved is seen this late at most: nobody tells a lane about a new key (SG-08).
+SIGNER_TTL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Signer:
 
     signing_key: str | None
     pds_url: str | None
+    read_at: float = field(default_factory=time.monotonic, compare=False)
 
     def key(self) -> PublicKey | None:
         """Return the parsed key, or None when there is none that can be used."""
@@ -82,8 +86,9 @@ class TrackedRepos:
         return len(self._signers)
 
     def signer(self, did: str) -> Signer:
-        """Return what is known about the signer of a repo."""
-        return self._signers.get(did, NOBODY)
+        """Return what is known about the signer of a repo, unless that was too long ago."""
+        signer = self._signers.get(did, NOBODY)
+        return signer if time.monotonic() - signer.read_at < SIGNER_TTL_S else NOBODY
 
     def learn(self, did: str, signer: Signer) -> None:
         """Remember a signer of a tracked repo."""

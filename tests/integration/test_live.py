@@ -1,5 +1,6 @@
 """The stream end to end: from signed frames on a socket to rows and changes."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,65 @@ async def test_a_rotated_key_is_looked_up_and_its_sync_adopted(clone, tmp_path: 
         await rig.level(alice)
         changes = [change for change in await rig.changes(alice, after=before) if change[1]]
         assert changes == [("create", "b", True)]
+
+
+@pytest.mark.rule("SG-08", "IN-11")
+async def test_a_key_that_somebody_else_resolved_reaches_the_lane(
+    clone, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("sync.tracking.SIGNER_TTL_S", 0.1)
+    async with Simnet(seed=26, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        alice.create(NOTE, note("the lane knows the key"), rkey="b")
+        await rig.level(alice)
+        alice.break_key()
+        key = net.world.directory.identities[alice.did].key
+        await rig.conn.execute(
+            "select sync.set_identity(did, handle, pds_url, $2) from sync.repos where did = $1",
+            alice.did,
+            key.did_key,
+        )
+        told_at = time.monotonic()
+
+        async def is_due() -> bool:
+            return time.monotonic() - told_at > 0.1
+
+        await rig.until(is_due)
+        alice.create(NOTE, note("with the old key"), rkey="c")
+
+        async def is_refused() -> bool:
+            return "bad_signature" in await rig.problems()
+
+        await rig.until(is_refused)
+        assert sorted(path[-1] for path in await rig.stored(alice)) == ["a", "b"]
+
+
+@pytest.mark.rule("SG-08", "MT-08")
+async def test_a_key_that_nobody_announced_is_stored_once_it_was_found(clone, tmp_path: Path):
+    async with Simnet(seed=27, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        alice.break_key()
+        alice.repo.key = net.world.new_key(alice.repo.key.curve)
+        net.world.directory.identities[alice.did].key = alice.repo.key.public
+        alice.create(NOTE, note("with the new key"), rkey="b")
+        await rig.level(alice)
+
+        async def is_marked() -> bool:
+            return await rig.conn.fetchval(
+                "select is_identity_stale or signing_key = $2 from sync.repos where did = $1",
+                alice.did,
+                alice.repo.key.public.did_key,
+            )
+
+        await rig.until(is_marked, timeout_s=5)
 
 
 @pytest.mark.rule("AC-01", "AC-04", "AC-07", "AC-18")
