@@ -82,6 +82,8 @@ comment on column sync.repos.fetch_token is 'Drawn anew by every claim; only its
 comment on column sync.repos.tracked_by is 'did or import; null once untracked.';
 comment on column sync.repos.filter_generation is
   'Every lane must have reached it before the repo is fetched (BF-01).';
+comment on column sync.repos.fetch_started_at is
+  'When its last fetch was claimed; null after an import, since a file may be of any age.';
 comment on column sync.repos.rejected_at is
   'A message failed with the key we knew; cleared by one resync once the identity changes (A-21).';
 create index repos_backlog on sync.repos (host_id, next_fetch_at, repo_id)

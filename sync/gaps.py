@@ -39,7 +39,7 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 600.0
 
 _OPEN = "select source_id, gap_since from sync.open_gaps()"
 _CLOSE = "select sync.close_gap($1, $2)"
-_HEADS = "select repo_id, did, pds_url from sync.list_heads($1, $2)"
+_HEADS = "select repo_id, did, pds_url from sync.list_heads($1, $2, $3)"
 _REPORT = "select sync.report_revs($1, $2, $3, $4)"
 
 _log = log.get("gaps")
@@ -91,7 +91,7 @@ class GapCloser:
             self._progress.gaps_open = len(gaps)
             if gaps != compared:
                 # Also when there is one gap more: what was compared was too early for it.
-                self._unanswered = await self.compare_all() if gaps else {}
+                self._unanswered = await self._compare_all(gaps) if gaps else {}
                 compared, retry_at = gaps, time.monotonic() + backoff.next_delay_s()
             elif self._unanswered and time.monotonic() >= retry_at:
                 self._unanswered = await self._compare_hosts(self._unanswered)
@@ -105,11 +105,12 @@ class GapCloser:
                 continue
             await wait_for(self._wake, timeout_s=TICK_S)
 
-    async def compare_all(self) -> ByHost:
-        """Compare every repo that counts as current; returns those nobody answered for."""
+    async def _compare_all(self, gaps: Sequence[Gap]) -> ByHost:
+        """Compare every repo that was current before; returns those nobody answered for."""
         unanswered: ByHost = {}
         after = 0
-        while rows := await self._conn.fetch(_HEADS, after, PAGE_REPOS):
+        latest = max(gap.gap_since for gap in gaps)
+        while rows := await self._conn.fetch(_HEADS, after, PAGE_REPOS, latest):
             after = rows[-1]["repo_id"]
             by_host: ByHost = {}
             for row in rows:

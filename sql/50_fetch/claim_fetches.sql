@@ -34,6 +34,7 @@ begin
   return query
     update sync.repos r
        set sync_state = 'fetching', fetch_token = nextval('sync_priv.tokens'),
+           -- In this order: a token newer than a gap means a start behind it.
            fetch_started_at = sync_priv.clock()
       from sync.heads h
      where r.repo_id = any (v_ids) and h.repo_id = r.repo_id

@@ -1,6 +1,8 @@
 -- Claim one repo for an import from a file. A repo that nobody tracks becomes one that only
 -- imports bring: it is stored and shown, not fetched and not read from the stream. Like a fetch
 -- it waits until none of the rows on their way out is left (see sync.maintain()).
+-- A file may be of any age, so a repo that is tracked is fetched from its PDS next: its
+-- fetch_started_at stays null.
 --
 -- Called by: `standpipe import`.
 -- Locks: the repo's row.
@@ -45,7 +47,7 @@ begin
   return query
     update sync.repos r
        set sync_state = 'fetching', fetch_token = nextval('sync_priv.tokens'),
-           fetch_started_at = sync_priv.clock()
+           fetch_started_at = null
      where r.did = p_did and r.sync_state <> 'fetching' and r.tracked_by is not null
     returning r.repo_id, r.generation, r.fetch_token,
               exists (select from sync.stored_records s where s.repo_id = r.repo_id);

@@ -39,6 +39,15 @@ begin
                          else sync_priv.clock() + sync_priv.backoff(r.attempts + 1) end
     from pg_temp.stage_repos s
    where s.outcome not in ('busy', 'superseded') and r.repo_id = s.repo_id;
+  -- What came from a file says nothing of what was sent since it was written.
+  update sync.repos r
+     set sync_state = 'desynchronized', next_fetch_at = sync_priv.clock()
+    from pg_temp.stage_repos s
+   where s.outcome = 'ok' and r.repo_id = s.repo_id and r.sync_state = 'synchronized'
+     and r.tracked_by = 'did' and r.fetch_started_at is null;
+  if found then
+    perform pg_notify('sync_work', '');
+  end if;
   update sync.hosts h
      set failures = 0, last_error = null
    where h.host_id in (

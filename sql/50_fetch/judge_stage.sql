@@ -26,6 +26,7 @@ begin
            when r.repo_id <> all (v_locked) then 'busy'
            when r.sync_state <> 'fetching' or r.tracked_by is null or not r.is_active
                 or (r.generation, r.fetch_token) is distinct from (s.generation, s.fetch_token)
+                or s.fetch_token < (select f.first_token from sync_priv.fetch_state f)
              then 'superseded'
            when d.data_cid is distinct from s.data_cid
                 or d.record_count is distinct from coalesce(n.records, 0) then 'mismatch'

@@ -2,7 +2,7 @@
 -- stays and is walked at the next chance. A repo that somebody has locked is left to
 -- sync.maintain(), so that a service starts beside an app that idles in a transaction.
 --
--- Called by: the service at its start, when it alone fetches.
+-- Called by: the service at its start, when it alone fetches; sync.note_gap().
 create or replace function sync.recover_fetches()
   returns bigint
   language plpgsql

@@ -1,7 +1,11 @@
--- Page through the repos that claim to be current.
+-- Page through the repos that claim to be current, and those whose account is not active.
+--
+-- A repo whose fetch began behind the gap lacks nothing of it; asking about it would only race
+-- with its live commits.
 --
 -- Called by: gap repair.
-create or replace function sync.list_heads(p_after bigint, p_limit int)
+create or replace function sync.list_heads(
+    p_after bigint, p_limit int, p_fetched_before timestamptz default null)
   returns table (repo_id bigint, did text, pds_url text, rev text)
   language sql
   stable
@@ -12,9 +16,12 @@ as $$
     from sync.repos r
     join sync.heads h using (repo_id)
    where r.repo_id > p_after and r.tracked_by = 'did'
-     and (r.sync_state = 'synchronized' or not r.is_active)
+     and (not r.is_active
+          or r.sync_state = 'synchronized'
+             and coalesce(r.fetch_started_at < p_fetched_before, true))
    order by r.repo_id
    limit p_limit
 $$;
-comment on function sync.list_heads(bigint, int) is
-  'Up to p_limit tracked repos after repo_id p_after that are synchronized or not active, with revs.';
+comment on function sync.list_heads(bigint, int, timestamptz) is
+  'Up to p_limit tracked repos after repo_id p_after that are not active, or synchronized by a fetch that
+began before p_fetched_before (null: whenever), with revs.';

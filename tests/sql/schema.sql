@@ -522,14 +522,14 @@ create function sync.get_record(p_uri text) returns SETOF sync.records
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync.intern_collections(p_nsids text[]) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
-create function sync.list_heads(p_after bigint, p_limit integer) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
+create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_before timestamp with time zone DEFAULT NULL::timestamp with time zone) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
   language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.maintain() returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_gap(p_source_id integer) returns void
-  language sql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_problems(p_reasons text[], p_hosts text[], p_dids text[], p_details text[], p_events bigint[], p_samples bytea[]) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.open_gaps() returns TABLE(source_id integer, gap_since timestamp with time zone)
@@ -731,7 +731,7 @@ grant execute on routine sync.fail_identity(text,text) to sync_ingester;
 grant execute on routine sync.filter_generation() to sync_ingester;
 grant execute on routine sync.get_record(text) to sync_reader;
 grant execute on routine sync.intern_collections(text[]) to sync_ingester;
-grant execute on routine sync.list_heads(bigint,integer) to sync_ingester;
+grant execute on routine sync.list_heads(bigint,integer,timestamp with time zone) to sync_ingester;
 grant execute on routine sync.list_records(text,text,integer) to sync_reader;
 grant execute on routine sync.maintain() to sync_ingester;
 grant execute on routine sync.note_gap(integer) to sync_ingester;

@@ -45,7 +45,7 @@ def test_a_tracked_repo_stays_tracked(service):
     service.load(1, {"a": "x"}, at=10, data="t10")
     before = service.value("select sync.filter_generation()")
     outcome = service.reconcile(claim(service), {"a": "y"}, at=11, data="t11")
-    assert outcome["outcome"] == "synchronized"
+    assert (outcome["outcome"], outcome["updated"]) == ("desynchronized", 1)
     assert service.value("select tracked_by from sync.repos") == "did"
     assert service.value("select sync.filter_generation()") == before
 
@@ -131,3 +131,17 @@ def test_a_tombstone_of_an_account_that_was_not_active_can_be_imported(service):
     outcome = service.reconcile(claim(service), {"a": "y"}, at=11, data="t11")
     assert outcome["outcome"] == "synchronized"
     assert service.texts(1) == {"a": "y"}
+
+
+def test_a_tracked_repo_is_fetched_after_an_import_since_a_file_may_be_of_any_age(session):
+    service = Driver(session())
+    service.track(1)
+    row = service.row("select * from sync.claim_import(%s)", did(1))
+    claim = Claim(row["repo_id"], row["generation"], row["fetch_token"], row["has_records"])
+    outcome = service.reconcile(claim, {"a": "x"}, at=10, data="t10")
+    assert (outcome["outcome"], outcome["created"]) == ("desynchronized", 1)
+    assert service.texts(1) == {"a": "x"}
+    assert (
+        service.reconcile(service.claim(1), {"a": "x"}, at=10, data="t10")["outcome"]
+        == "synchronized"
+    )

@@ -139,3 +139,25 @@ def test_a_running_fetch_is_left_alone(service):
     claim = service.claim_directly(1)
     assert report(service, (A, rev(11), False, "suspended")) == 0
     assert service.reconcile(claim, {"a": "y"}, at=11, data="t11")["outcome"] == "synchronized"
+
+
+@pytest.mark.rule("CU-09")
+def test_only_repos_fetched_before_the_gap_are_compared(service):
+    service.conn.execute("select sync.note_gap(%s)", [service.source_id])
+    service.load(3, {}, at=12, data="t12")
+    heads = service.rows(
+        "select * from sync.list_heads(0, 9, (select gap_since from sync.open_gaps()))"
+    )
+    assert [row["did"] for row in heads] == [A, B]
+
+
+@pytest.mark.rule("CU-09", "BF-01")
+def test_an_export_asked_for_before_the_gap_does_not_count(service):
+    """What was lost may be neither in the export nor in the stream."""
+    service.track(3)
+    claim = service.claim(3)
+    service.conn.execute("select sync.note_gap(%s)", [service.source_id])
+    assert service.reconcile(claim, {"a": "x"}, at=12, data="t12")["outcome"] == "superseded"
+    assert service.state(3) == "desynchronized"
+    again = service.claim(3)
+    assert service.reconcile(again, {"a": "x"}, at=12, data="t12")["outcome"] == "synchronized"

@@ -159,10 +159,9 @@ def test_a_collection_that_a_lane_brings_after_the_decision_is_purged_too(clone,
         lane.rows("select * from sync.apply_events(%s, 0, %s, 99, 0)", lane.source_id, lane.token)
         operator.execute("select sync.untrack_collections(array['*'])")
         operator.commit()
-    new = "select count(*) from sync.stored_records s join sync.collections c using (collection_id) where c.nsid = %s"
-    assert lane.value(new, "com.example.new") == 1
+    assert stored(lane, "com.example.new") == 1
     lane.maintain()
-    assert lane.value(new, "com.example.new") == 0
+    assert stored(lane, "com.example.new") == 0
     assert lane.value("select bool_and(is_purged) from sync.collections")
 
 
