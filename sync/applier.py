@@ -110,6 +110,7 @@ class Applier:
                     cursor=events[middle].seq - 1,
                     generation=batch.generation,
                     problems=ProblemLog(),
+                    has_gap=batch.has_gap,  # the server tells it once, before this cursor
                 )
                 await self._apply_events(before, before.events)
                 await self._apply_events(batch, events[middle:])

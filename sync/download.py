@@ -6,8 +6,10 @@ from typing import BinaryIO
 import httpx
 
 from sync.http import HttpClient, HttpFailure, Reply, retry_after_s
+from sync.limits import BoundedMap
 
 MAX_PARK_S = 3600.0
+REMEMBERED_HOSTS = 10_000
 BUSY_PARK_S = 60.0  # a 429 that does not say for how long
 FIRST_PARK_S, LONGEST_FAILURE_PARK_S = 1.0, 300.0
 
@@ -46,7 +48,7 @@ class HostHealth:
     """Failures in a row of each host, so that a dead one costs less and less (BF-16)."""
 
     def __init__(self) -> None:
-        self._failures: dict[str, int] = {}
+        self._failures: BoundedMap[str, int] = BoundedMap(REMEMBERED_HOSTS)
 
     def note_success(self, host: str) -> None:
         """Forget the failures of a host that answers."""

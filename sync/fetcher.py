@@ -150,24 +150,24 @@ class Fetcher:
                     raise  # that is the database
                 await self._fail(claim, FetchError("spool", str(error)))
                 return
-            while self._waiting_records > WAITING_RECORDS:
-                self._has_room.clear()
-                await self._has_room.wait()
-            self._waiting_records += len(repo.export.leaves)
             self._fetched.put_nowait(repo)
             stack.pop_all()  # the file is the reconciler's to close now
 
     async def _fetch_verified(self, claim: Claim, stack: ExitStack) -> FetchedRepo:
         file = self._open_spool(stack)
-        async with self._downloads:
-            document = await self._resolve(claim)
-            pds_url, key = document.pds_url, document.signing_key
-            if pds_url is None or key is None:
-                raise FetchError("no_pds" if pds_url is None else "no_key")
-            async with self._host_slots(pds_url):
-                await self._download(claim, pds_url, file)
+        document = await self._resolve(claim)
+        pds_url, key = document.pds_url, document.signing_key
+        if pds_url is None or key is None:
+            raise FetchError("no_pds" if pds_url is None else "no_key")
+        # Who waits for a slow host, or for a slow handle, takes no other host's download away.
+        async with self._host_slots(pds_url), self._downloads:
+            await self._download(claim, pds_url, file)
         async with self._verifications:
+            while self._waiting_records > WAITING_RECORDS:
+                self._has_room.clear()
+                await self._has_room.wait()
             export = await self._verify(claim, key, file)
+            self._waiting_records += len(export.leaves)
         for _, reason in export.skipped:
             self._parts.problems.note(reason, host=host_of(pds_url), did=claim.did)
         return FetchedRepo(
@@ -228,9 +228,15 @@ class Fetcher:
 
     async def _read(self, did: str, key: str, file: BinaryIO) -> Export:
         public = parse_did_key(key)
-        return await asyncio.to_thread(
-            read_export, file, did, public, now_us=now_us(), limits=self._limits
-        )
+        try:
+            return await asyncio.to_thread(
+                read_export, file, did, public, now_us=now_us(), limits=self._limits
+            )
+        except (ExportError, OSError):
+            raise
+        except Exception as error:  # no bytes may stop the other fetches (FA-14)
+            _log.exception("an export could not be judged", did=did)
+            raise ExportError("unexpected_error", type(error).__name__) from error
 
     def _host_slots(self, pds_url: str) -> asyncio.Semaphore:
         slots = self._hosts.get(pds_url)

@@ -1,6 +1,7 @@
 """Batches against the real functions: halving, fencing, and a database that goes away."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -83,6 +84,22 @@ async def test_one_poisoned_event_costs_its_repo_and_nobody_else(ingest, clone):
     assert await owner.fetchval("select seq from sync.cursors") == SEQ + 50
     reasons = {row["reason"] for row in await owner.fetch("select reason from sync.problems")}
     assert "apply_22P02" in reasons
+    await owner.close()
+
+
+@pytest.mark.rule("CU-08", "CU-09", "OP-10")
+async def test_a_gap_is_noted_with_the_first_half_that_moves_the_cursor(ingest, clone, monkeypatch):
+    applier, owner, _ = await lane_on(ingest, clone, 4)
+    events = [event(number, "{}" if number < 3 else '{"broken') for number in range(4)]
+
+    async def die(*_: object) -> None:
+        raise ConnectionError("killed between the halves")
+
+    monkeypatch.setattr(applier, "_apply_culprit", die)
+    with pytest.raises(ConnectionError):
+        await applier.apply(replace(batch_of(events), has_gap=True))
+    assert await owner.fetchval("select seq from sync.cursors") == SEQ + 2
+    assert await owner.fetchval("select gap_since from sync.sources") is not None
     await owner.close()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sync.atproto.export import read_export
 from sync.simnet import Account, Simnet
 from tests.integration.rig import NOTE, Rig, note, rig_on
 
@@ -47,6 +48,43 @@ async def test_a_failed_fetch_deletes_nothing_and_is_made_good(
         assert await rig.stored(alice) == stored
         assert any(name.startswith("fetch_") for name in await rig.problems())
         await retry(rig, alice)
+        await rig.level(alice)
+
+
+@pytest.mark.rule("FA-14", "BF-16")
+async def test_an_export_that_breaks_the_verifier_fails_alone(clone, tmp_path: Path, monkeypatch):
+    async with Simnet(seed=56, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice, mallory = net.create_account("alice.test"), net.create_account("mallory.test")
+
+        def judge(file, did, key, **limits):
+            if did == mallory.did:
+                raise RecursionError
+            return read_export(file, did, key, **limits)
+
+        monkeypatch.setattr("sync.fetcher.read_export", judge)
+        rig.start()
+        await rig.track(mallory, alice)
+        await rig.until(lambda: failed_with(rig, mallory, "unexpected_error"))
+        await rig.level(alice)
+
+
+@pytest.mark.rule("BF-16", "OP-02")
+async def test_a_slow_host_takes_no_other_hosts_downloads(clone, tmp_path: Path):
+    async with (
+        Simnet(seed=57, start_us=None, pds_count=2) as net,
+        rig_on(net, clone, tmp_path) as rig,
+    ):
+        slow = [net.create_account(f"slow{n}.test", pds=0) for n in range(12)]
+        alice = net.create_account("alice.test", pds=1)
+        net.fail_next("sync.getRepo", pds=0, delay_s=300, times=100)
+        rig.start()
+        await rig.track(*slow)
+
+        async def are_waiting() -> bool:
+            return rig.progress.fetches_running == len(slow)
+
+        await rig.until(are_waiting)
+        await rig.track(alice)
         await rig.level(alice)
 
 
