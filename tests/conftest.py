@@ -11,6 +11,7 @@ A test works as the service's login, who is no superuser.
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -25,6 +26,11 @@ from psycopg.rows import DictRow, dict_row
 from sync.database import IngestConnection, connect, connect_sync
 from sync.roles import INGESTER
 from tests.postgres import TEMPLATE, Server, chosen_binaries, running_server
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that;
+# the tests that send it to them would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Ingest = Callable[..., Awaitable[IngestConnection]]
 
