@@ -30,7 +30,9 @@ LIST_FROM_REPOS = 50  # on one host, of one page: below that they are asked for 
 LIST_LIMIT = 1_000
 MAX_LIST_PAGES = 5_000
 MAX_PAGE_BYTES = 2 << 20
+MAX_CURSOR_CHARS = 2_048
 PAGE_TIMEOUT_S = 30.0
+HOST_TIMEOUT_S = 600.0
 CONCURRENT_HOSTS = 8
 CONCURRENT_QUESTIONS = 8
 REPORT_SIZE = 1_000
@@ -166,32 +168,46 @@ class GapCloser:
 
 
 async def ask_host(http: HttpClient, pds_url: str, dids: Sequence[str]) -> Answers:
-    """Ask one PDS about some of its accounts; what it does not know is in neither part."""
-    found: dict[str, RepoStatus] = {}
-    unanswered: list[str] = []
-    if len(dids) >= LIST_FROM_REPOS:
-        wanted = set(dids)
-        found = {did: status async for did, status in list_repos(http, pds_url) if did in wanted}
-    questions = asyncio.Semaphore(CONCURRENT_QUESTIONS)
+    """Ask one PDS about some of its accounts; what it does not know is in neither part.
 
-    async def ask(did: str) -> None:
-        if unanswered:  # once is enough to know that the host is away
-            unanswered.append(did)
-            return
-        async with questions:
+    A host that answers without end or at a crawl keeps the others waiting for a bounded time.
+    """
+    found: dict[str, RepoStatus] = {}
+    open_dids = set(dids)
+    try:
+        async with asyncio.timeout(HOST_TIMEOUT_S):
+            if len(dids) >= LIST_FROM_REPOS:
+                async for did, status in list_repos(http, pds_url):
+                    if did in open_dids:
+                        open_dids.discard(did)
+                        found[did] = status
+            await _ask_each(http, pds_url, found, open_dids)
+    except TimeoutError:
+        _log.warning("a host takes too long to be compared", pds_url=pds_url)
+    return Answers(found, sorted(open_dids))
+
+
+async def _ask_each(
+    http: HttpClient, pds_url: str, found: dict[str, RepoStatus], open_dids: set[str]
+) -> None:
+    """Ask about the accounts that are left, until the host fails once: then it is away."""
+    waiting = sorted(open_dids, reverse=True)
+
+    async def ask_in_turn() -> None:
+        while waiting:
+            did = waiting.pop()
             try:
                 status = await ask_status(http, pds_url, did)
             except HttpFailure:
-                unanswered.append(did)
+                waiting.clear()
                 return
-        if status is not None:
-            found[did] = status
+            open_dids.discard(did)
+            if status is not None:
+                found[did] = status
 
     async with asyncio.TaskGroup() as group:
-        for did in dids:
-            if did not in found:
-                group.create_task(ask(did))
-    return Answers(found, unanswered)
+        for _ in range(min(CONCURRENT_QUESTIONS, len(waiting))):
+            group.create_task(ask_in_turn())
 
 
 async def list_repos(http: HttpClient, pds_url: str) -> AsyncIterator[tuple[str, RepoStatus]]:
@@ -219,7 +235,9 @@ async def list_repos(http: HttpClient, pds_url: str) -> AsyncIterator[tuple[str,
             if status is not None and isinstance(did, str):
                 yield did, status
         following = body.get("cursor")
-        if not isinstance(following, str) or not following or following in seen:
+        if not isinstance(following, str) or not 0 < len(following) <= MAX_CURSOR_CHARS:
+            return
+        if following in seen:
             return
         seen.add(following)
         cursor = following

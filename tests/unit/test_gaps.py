@@ -1,0 +1,66 @@
+"""A PDS that is asked about its accounts and does not mean well."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from sync import gaps
+from sync.http import HttpClient, HttpFailure, Reply
+
+pytestmark = pytest.mark.timeout(20)
+
+PDS = "https://pds.example.com"
+
+
+def did(number: int) -> str:
+    """Return a DID."""
+    return f"did:web:a{number}.example.com"
+
+
+class Pds(HttpClient):
+    """Answers without a network: a list without end, and statuses."""
+
+    def __init__(self, *, is_away: bool = False, delay_s: float = 0.0) -> None:
+        super().__init__(user_agent="test")
+        self.is_away = is_away
+        self.delay_s = delay_s
+        self.asked = 0
+
+    async def get(self, url: str, **options: Any) -> Reply:
+        """Answer like a server of that kind."""
+        self.asked += 1
+        await asyncio.sleep(self.delay_s)
+        if url.endswith("listRepos"):
+            entry = {"did": did(0), "head": "x", "rev": "3jzfcijpj2z2a", "active": True}
+            body = {"cursor": str(self.asked), "repos": [entry]}
+            return Reply(200, httpx.Headers(), json.dumps(body).encode())
+        if self.is_away:
+            raise HttpFailure("unreachable", url)
+        body = {"did": options["params"]["did"], "active": True, "rev": "3jzfcijpj2z2a"}
+        return Reply(200, httpx.Headers(), json.dumps(body).encode())
+
+
+@pytest.mark.rule("BF-18", "CU-09")
+async def test_a_list_without_end_costs_a_bounded_time(monkeypatch):
+    monkeypatch.setattr(gaps, "HOST_TIMEOUT_S", 0.2)
+    async with asyncio.timeout(5):
+        answers = await gaps.ask_host(Pds(delay_s=0.01), PDS, [did(n) for n in range(60)])
+    assert list(answers.statuses) == [did(0)]
+    assert answers.unanswered == sorted(did(n) for n in range(1, 60))
+
+
+@pytest.mark.rule("AC-10", "CU-09")
+async def test_a_host_that_is_away_is_asked_once_by_each_and_no_more():
+    http = Pds(is_away=True, delay_s=0.01)
+    answers = await gaps.ask_host(http, PDS, [did(n) for n in range(49)])
+    assert http.asked <= gaps.CONCURRENT_QUESTIONS
+    assert (answers.statuses, len(answers.unanswered)) == ({}, 49)
+
+
+@pytest.mark.rule("CU-09")
+async def test_a_host_that_answers_leaves_nobody_unanswered():
+    answers = await gaps.ask_host(Pds(), PDS, [did(n) for n in range(49)])
+    assert (len(answers.statuses), answers.unanswered) == (49, [])
