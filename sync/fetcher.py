@@ -97,6 +97,7 @@ class Fetcher:
         self._running: dict[int, Claim] = {}  # by fetch_token: a repo may be claimed anew
         self._fetched: asyncio.Queue[FetchedRepo] = asyncio.Queue()
         self._waiting_records = 0
+        self._waits: dict[int, int] = {}  # by fetch_token, of repos that somebody has locked
         self._has_room = asyncio.Event()
         self._downloads = asyncio.Semaphore(settings.max_concurrent_fetches)
         self._verifications = asyncio.Semaphore(CONCURRENT_VERIFICATIONS)
@@ -107,7 +108,7 @@ class Fetcher:
         """Fetch until cancelled, then hand back what is not finished."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._reconcile_forever())
+                group.create_task(self._reconcile_forever(group))
                 await self._claim_forever(group)
         finally:
             await self._release_all()
@@ -247,17 +248,40 @@ class Fetcher:
 
     # From a verified export to the database ----------------------------------------------------
 
-    async def _reconcile_forever(self) -> None:
+    async def _reconcile_forever(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             group = await self._next_group()
+            busy: set[int] = set()
             try:
-                await self._reconcile(group)
+                busy = await self._reconcile_once(group)
             finally:
                 for repo in group:
-                    repo.file.close()
-            self._waiting_records -= sum(len(repo.export.leaves) for repo in group)
-            self._has_room.set()
+                    if repo.repo_id not in busy:
+                        self._put_away(repo)
+            for repo in group:
+                if repo.repo_id in busy:
+                    tasks.create_task(self._wait_for_lock(repo))
             self._parts.wake.set()
+
+    async def _wait_for_lock(self, repo: FetchedRepo) -> None:
+        """Queue a repo that somebody has locked again after a pause; at last give its claim back.
+
+        It may be an app that idles in a transaction: the other repos do not wait for it.
+        """
+        waits = self._waits[repo.fetch_token] = self._waits.get(repo.fetch_token, 0) + 1
+        if waits < BUSY_ATTEMPTS:
+            await asyncio.sleep(BUSY_RETRY_S)
+            self._fetched.put_nowait(repo)
+            return
+        self._put_away(repo)
+        await self._end_claim(self._running[repo.fetch_token], _RELEASE)
+
+    def _put_away(self, repo: FetchedRepo) -> None:
+        """Forget an export that was used or is not wanted any more."""
+        repo.file.close()
+        self._waits.pop(repo.fetch_token, None)
+        self._waiting_records -= len(repo.export.leaves)
+        self._has_room.set()
 
     async def _next_group(self) -> list[FetchedRepo]:
         """Take what is there, up to a size; a repo that was claimed twice counts once a group."""
@@ -271,18 +295,6 @@ class Fetcher:
             group.append(repo)
             records += len(repo.export.leaves)
         return group
-
-    async def _reconcile(self, group: Sequence[FetchedRepo]) -> None:
-        """Reconcile a group; what is locked is tried again, what is refused is halved out."""
-        waiting = list(group)
-        for _ in range(BUSY_ATTEMPTS):
-            busy = await self._reconcile_once(waiting)
-            waiting = [repo for repo in waiting if repo.repo_id in busy]
-            if not waiting:
-                return
-            await asyncio.sleep(BUSY_RETRY_S)
-        for repo in waiting:
-            await self._release(self._running[repo.fetch_token])
 
     async def _reconcile_once(self, repos: Sequence[FetchedRepo]) -> set[int]:
         """Reconcile some repos; returns those that are locked by somebody else."""
@@ -329,20 +341,23 @@ class Fetcher:
         _log.info("fetch failed", did=claim.did, reason=str(error)[:300])
         self._note(claim, error.reason, error.detail)
         self._parts.progress.fetches_failed += 1
-        control = self._parts.control
-        async with self._control_lock, control.transaction():
-            await self._write_problems()
-            await control.execute(
-                _FAIL,
-                claim.repo_id,
-                claim.generation,
-                claim.fetch_token,
-                storable(str(error))[:300],
-                error.account_status,
-                error.host_ready_at(),
-            )
-        self._running.pop(claim.fetch_token, None)
+        await self._end_claim(
+            claim, _FAIL, storable(str(error))[:300], error.account_status, error.host_ready_at()
+        )
         self._parts.wake.set()
+
+    async def _end_claim(self, claim: Claim, query: str, *args: object) -> None:
+        """End a claim in the database; while somebody has the repo locked, ask again."""
+        control = self._parts.control
+        names = (claim.repo_id, claim.generation, claim.fetch_token)
+        is_ended: bool | None = None
+        while is_ended is None:
+            async with self._control_lock, control.transaction():
+                await self._write_problems()
+                is_ended = await control.fetchval(query, *names, *args)
+            if is_ended is None:
+                await asyncio.sleep(BUSY_RETRY_S)
+        self._running.pop(claim.fetch_token, None)
 
     def _note(self, claim: Claim, reason: str, detail: str) -> None:
         host = host_of(claim.pds_url or "")
@@ -353,13 +368,6 @@ class Fetcher:
         self._parts.progress.problems += problems.events()
         await problems.write(self._parts.control)
 
-    async def _release(self, claim: Claim) -> None:
-        async with self._control_lock:
-            await self._parts.control.execute(
-                _RELEASE, claim.repo_id, claim.generation, claim.fetch_token
-            )
-        self._running.pop(claim.fetch_token, None)
-
     async def _release_all(self) -> None:
         """Hand running claims back without blame; if that fails, the next start does it."""
         while not self._fetched.empty():
@@ -367,6 +375,8 @@ class Fetcher:
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 for claim in list(self._running.values()):
-                    await self._release(claim)
+                    await self._parts.control.execute(
+                        _RELEASE, claim.repo_id, claim.generation, claim.fetch_token
+                    )
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             _log.info("claims are left for the next start", reason=str(error))

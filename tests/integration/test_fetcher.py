@@ -196,3 +196,34 @@ async def test_an_old_host_has_no_say_over_an_account_that_moved(clone, tmp_path
 async def was_refused(rig: Rig, reason: str) -> bool:
     """Tell whether a reason was counted."""
     return reason in await rig.problems()
+
+
+@pytest.mark.parametrize("has_failed", [False, True], ids=["export", "failure"])
+async def test_an_app_that_idles_on_one_repo_keeps_no_other_waiting(
+    clone, session, tmp_path: Path, has_failed
+):
+    async with Simnet(seed=58, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice, bob = net.create_account("alice.test"), net.create_account("bob.test")
+        for account in (alice, bob):
+            account.create(NOTE, note("one"), rkey="a")
+        held = net.hold_get_repo(alice.did)
+        if has_failed:
+            net.fail_next("sync.getRepo", did=alice.did, status=500)
+        rig.start()
+        app = session(autocommit=False)
+        await rig.track(alice)
+        if not has_failed:
+            await held.arrived.wait()
+        await rig.until(lambda: is_claimed(rig, alice))
+        app.execute("select from sync.repos where did = %s for update", [alice.did])
+        held.release()
+        await rig.track(bob)
+        await rig.level(bob)
+        app.rollback()
+        await retry(rig, alice)
+        await rig.level(alice)
+
+
+async def is_claimed(rig: Rig, account: Account) -> bool:
+    """Tell whether a repo is being fetched or was."""
+    return await rig.state(account) not in {None, "pending"}
