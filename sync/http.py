@@ -21,10 +21,10 @@ import aiohttp
 import httpx
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from httpx_aiohttp import AiohttpTransport
 
 from sync.errors import UpstreamUnavailable
+from sync.names import NameResolver
 
 MAX_REDIRECTS = 4
 MAX_CONNECTIONS = 128
@@ -133,7 +133,7 @@ class _GuardedResolver(AbstractResolver):
 
     def __init__(self, policy: AddressPolicy) -> None:
         self._policy = policy
-        self._inner = ThreadedResolver()
+        self._inner = NameResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
