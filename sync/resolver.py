@@ -72,7 +72,9 @@ class Resolver:
         self._owners: BoundedMap[str, tuple[float, str | None]] = BoundedMap(CACHE_ENTRIES)
         self._forced_at: BoundedMap[str, float] = BoundedMap(CACHE_ENTRIES)
         self._running: dict[str, asyncio.Task[DidDocument]] = {}
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
+        # Web servers that answer at a crawl must not stand in the way of the directory.
+        self._plc_slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
+        self._web_slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self._lookups = TokenBucket(rate_per_s=LOOKUPS_PER_S, burst=4 * LOOKUPS_PER_S, clock=clock)
         self._forced = TokenBucket(rate_per_s=FORCED_PER_S, burst=10 * FORCED_PER_S, clock=clock)
 
@@ -181,7 +183,7 @@ class Resolver:
         delay_s = self._lookups.take()
         if delay_s > 0:
             await asyncio.sleep(delay_s)
-        async with self._slots:
+        async with self._plc_slots if did.startswith("did:plc:") else self._web_slots:
             reply = await self._request(did)
             if _is_tombstone(reply):
                 # Once more: this verdict purges an account (D-16).

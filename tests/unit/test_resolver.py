@@ -1,10 +1,17 @@
 """The parts of identity resolution that need no network."""
 
+import asyncio
+import json
+from typing import Any
+
+import httpx
 import pytest
 
-from sync.handles import AmbiguousHandle, read_txt
+from sync.handles import AmbiguousHandle, HandleLookup, read_txt
+from sync.http import HttpClient, Reply
 from sync.identities import read_status
 from sync.limits import BoundedMap, TokenBucket
+from sync.resolver import MAX_CONCURRENT_REQUESTS, Resolver
 
 ALICE = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 BOB = "did:web:example.com"
@@ -80,3 +87,28 @@ def test_what_a_host_says_of_an_account_is_read_with_care(body, expected):
     status = read_status(body, ALICE)
     found = None if status is None else (status.is_active, status.status, status.rev)
     assert found == expected
+
+
+class Web(HttpClient):
+    """A directory that answers, and web servers that never do."""
+
+    async def get(self, url: str, **_: Any) -> Reply:
+        """Answer for the directory."""
+        if not url.startswith("https://plc.example.com/"):
+            await asyncio.Event().wait()
+        return Reply(200, httpx.Headers(), json.dumps({"id": url.rpartition("/")[2]}).encode())
+
+
+@pytest.mark.rule("IN-12", "MT-08")
+async def test_web_servers_that_say_nothing_do_not_stop_the_directory():
+    http = Web(user_agent="test")
+    resolver = Resolver(http, plc_url="https://plc.example.com", handles=HandleLookup(http))
+    waiting = [
+        asyncio.create_task(resolver.document(f"did:web:a{number}.example.com"))
+        for number in range(MAX_CONCURRENT_REQUESTS)
+    ]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(2):
+        assert (await resolver.document(ALICE)).did == ALICE
+    await resolver.aclose()
+    await asyncio.gather(*waiting, return_exceptions=True)
