@@ -6,7 +6,7 @@ from the spooled export in chunks, so memory does not grow with the repo.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
@@ -17,6 +17,7 @@ from sync.database import IngestConnection
 from sync.tracking import CollectionFilter
 
 CHUNK_RECORDS = 500
+CHUNK_BYTES = 8 << 20  # of records, which as JSON and rows take a few times as much
 
 _INTERN = "select sync.intern_collections($1)"
 _DIFF = "select repo_id, collection, rkey, cid from sync.diff_repos($1, $2, $3)"
@@ -150,10 +151,23 @@ async def _keys(item: _Staged) -> AsyncIterator[Row]:
 
 async def _contents(repo: FetchedRepo, leaves: Sequence[Leaf]) -> AsyncIterator[Row]:
     """Yield records with their contents, decoded in a thread chunk by chunk."""
-    remaining = iter(leaves)
-    while chunk := list(islice(remaining, CHUNK_RECORDS)):
+    for chunk in chunks_of(repo.export, leaves):
         for row in await asyncio.to_thread(_read_chunk, repo, chunk):
             yield row
+
+
+def chunks_of(export: Export, leaves: Iterable[Leaf]) -> Iterator[list[Leaf]]:
+    """Divide records into lists that are small in number and in bytes."""
+    chunk: list[Leaf] = []
+    size_bytes = 0
+    for leaf in leaves:
+        chunk.append(leaf)
+        size_bytes += export.block_bytes(leaf.cid)
+        if len(chunk) >= CHUNK_RECORDS or size_bytes >= CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield chunk
 
 
 def _read_chunk(repo: FetchedRepo, leaves: Sequence[Leaf]) -> list[Row]:

@@ -56,6 +56,11 @@ class Export:
     _file: BinaryIO = field(repr=False)
     _index: dict[bytes, int] = field(repr=False)
 
+    def block_bytes(self, cid: bytes) -> int:
+        """Return how many bytes read_block() reads."""
+        length = _length(self._index[cid])
+        return length if length <= MAX_RECORD_BYTES else 0
+
     def read_block(self, cid: bytes) -> bytes | None:
         """Read a record's block; None for one over the size limit (D-01)."""
         return _read_block(self._file, self._index, cid, max_bytes=MAX_RECORD_BYTES)
@@ -98,10 +103,10 @@ def _read_export(
     leaves, skipped = _collect(commit.data, read_node_block, index, limits.max_records)
     # Only records are read again; an export may well be padded with blocks that nothing links.
     places = {leaf.cid: index[leaf.cid] for leaf in leaves}
-    lengths = (_length(places[leaf.cid]) for leaf in leaves)
-    if sum(length for length in lengths if length <= MAX_RECORD_BYTES) > limits.max_bytes:
+    export = Export(commit, leaves, skipped, file, places)
+    if sum(export.block_bytes(leaf.cid) for leaf in leaves) > limits.max_bytes:
         raise ExportError("records_too_big", f"more than {limits.max_bytes} bytes", rule="CA-14")
-    return Export(commit, leaves, skipped, file, places)
+    return export
 
 
 def _collect(

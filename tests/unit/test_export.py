@@ -17,6 +17,7 @@ from sync.atproto.keys import K256, PrivateKey, PublicKey
 from sync.atproto.node import write_node
 from sync.atproto.syntax import make_tid
 from sync.errors import ExportError
+from sync.reconciler import CHUNK_BYTES, chunks_of
 from tests.unit.repos import (
     DID,
     KEY,
@@ -181,6 +182,17 @@ def test_one_block_at_many_paths_counts_as_often_as_it_would_be_stored() -> None
     limits = replace(LIMITS, max_bytes=11_000_000)
     assert len(exported(data, limits=limits).leaves) == 11
     assert refused(data, limits=replace(limits, max_bytes=10_999_999)) == "records_too_big"
+
+
+def test_large_records_are_loaded_in_short_chunks() -> None:
+    big = {f"com.example.note/{n}": b"%02d" % n + bytes(1_000_000) for n in range(20)}
+    result = exported(
+        Change({}, big | RECORDS).export(), limits=replace(LIMITS, max_bytes=30_000_000)
+    )
+    chunks = list(chunks_of(result, result.leaves))
+    assert [leaf for chunk in chunks for leaf in chunk] == result.leaves
+    sizes = [sum(result.block_bytes(leaf.cid) for leaf in chunk) for chunk in chunks]
+    assert max(sizes) < CHUNK_BYTES + 1_048_576
 
 
 @pytest.mark.rule("CA-13", "CA-14")
