@@ -9,6 +9,4 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
 def test_the_page_is_not_stale() -> None:
     written = PAGE.read_text(encoding="utf-8")
-    assert written == render_reference(), (
-        "run: make schema"
-    )
+    assert written == render_reference(), "run: make schema"

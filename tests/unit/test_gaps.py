@@ -35,11 +35,11 @@ class Pds(HttpClient):
         await asyncio.sleep(self.delay_s)
         if url.endswith("listRepos"):
             entry = {"did": did(0), "head": "x", "rev": "3jzfcijpj2z2a", "active": True}
-            body = {"cursor": str(self.asked), "repos": [entry]}
-            return Reply(200, httpx.Headers(), json.dumps(body).encode())
+            page = {"cursor": str(self.asked), "repos": [entry]}
+            return Reply(200, httpx.Headers(), json.dumps(page).encode())
         if self.is_away:
             raise HttpFailure("unreachable", url)
-        body = {"did": options["params"]["did"], "active": True, "rev": "3jzfcijpj2z2a"}
+        body = {"did": str(options["params"]["did"]), "active": True, "rev": "3jzfcijpj2z2a"}
         return Reply(200, httpx.Headers(), json.dumps(body).encode())
 
 
