@@ -25,6 +25,7 @@ from sync.simnet import World
 from sync.simnet.traffic import commit_frames, generate
 from sync.staging import LaneClaim
 from sync.stream import FrameQueue, StreamState
+from sync.wakes import Wakes
 
 ACCOUNTS, RECORDS, COMMITS = 200, 500, 20_000
 SOURCE = "ws://bench.test"
@@ -101,6 +102,7 @@ async def _run_lane(conn, control, claim: LaneClaim, frames: list[bytes], *, sta
             resolver=resolver,
             progress=Progress(),
             source=source,
+            wakes=Wakes(),
         )
         for frame in frames:
             await queue.put(frame, connection=queue.connection)

@@ -91,9 +91,7 @@ async def reconcile(conn: IngestConnection, repos: Sequence[FetchedRepo]) -> lis
     )
     async with conn.transaction():
         await _copy(conn, "stage_repos", _REPO_COLUMNS, [_repo_row(item.repo) for item in staged])
-        for item in staged:
-            rows = _keys(item) if item.repo.has_records else _contents(item.repo, item.leaves)
-            await _copy(conn, "stage_records", _RECORD_COLUMNS, rows)
+        await _copy(conn, "stage_records", _RECORD_COLUMNS, _records(staged))
         if any(item.repo.has_records for item in staged):
             needed = await conn.fetch(_DIFF, *declared)
             await _copy_needed(conn, staged, needed)
@@ -109,15 +107,19 @@ def _select(repo: FetchedRepo, collections: CollectionFilter) -> list[Leaf]:
 async def _copy_needed(
     conn: IngestConnection, staged: Sequence[_Staged], needed: Sequence[Any]
 ) -> None:
-    """COPY the contents the diff asked for, repo by repo."""
+    """COPY the contents the diff asked for."""
     by_repo: dict[int, list[Leaf]] = {}
     for row in needed:
         leaf = Leaf(row["collection"], row["rkey"], row["cid"])
         by_repo.setdefault(row["repo_id"], []).append(leaf)
-    for item in staged:
-        leaves = by_repo.get(item.repo.repo_id)
-        if leaves:
-            await _copy(conn, "stage_records", _RECORD_COLUMNS, _contents(item.repo, leaves))
+
+    async def rows() -> AsyncIterator[Row]:
+        for item in staged:
+            async for row in _contents(item.repo, by_repo.get(item.repo.repo_id, ())):
+                yield row
+
+    if by_repo:
+        await _copy(conn, "stage_records", _RECORD_COLUMNS, rows())
 
 
 async def _copy(conn: IngestConnection, table: str, columns: Sequence[str], rows: Any) -> None:
@@ -137,6 +139,17 @@ def _repo_row(repo: FetchedRepo) -> Row:
         commit.block,
         repo.trust,
     )
+
+
+async def _records(staged: Sequence[_Staged]) -> AsyncIterator[Row]:
+    """Yield the keys of repos that have records, and the whole records of those that do not.
+
+    One COPY for all: each one costs round trips, and most repos are small.
+    """
+    for item in staged:
+        rows = _keys(item) if item.repo.has_records else _contents(item.repo, item.leaves)
+        async for row in rows:
+            yield row
 
 
 async def _keys(item: _Staged) -> AsyncIterator[Row]:

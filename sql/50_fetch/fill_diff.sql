@@ -44,6 +44,14 @@ begin
    where c.collection_id = any (v_collection_ids)
      and not exists (select from sync.stored_records r
                       where r.repo_id = k.repo_id and r.collection_id = c.collection_id);
+  -- Nothing is compared for repos that have nothing: a backfill is mostly those.
+  v_repo_ids := array(
+    select distinct p.repo_id
+      from sync_priv.present_collections(v_repo_ids) p
+     where p.collection_id = any (v_collection_ids));
+  if v_repo_ids = '{}' then
+    return;
+  end if;
   insert into pg_temp.diff (repo_id, collection_id, rkey, action, cid)
   select coalesce(k.repo_id, r.repo_id), coalesce(k.collection_id, r.collection_id),
          coalesce(k.rkey, r.rkey),
@@ -54,7 +62,7 @@ begin
         from pg_temp.stage_records s
         join sync.collections c on c.nsid = s.collection
         join pg_temp.stage_repos t on t.repo_id = s.repo_id
-       where t.outcome = 'ok'
+       where s.repo_id = any (v_repo_ids)
          and s.is_whole is distinct from t.is_keyed
          and c.collection_id = any (v_collection_ids)
          and not exists (select from pg_temp.first_loads f
