@@ -15,12 +15,12 @@ import asyncpg
 
 from bench.report import Figure
 from sync.atproto.export import ExportLimits, read_export
-from sync.fetcher import now_us
 from sync.reconciler import FetchedRepo, reconcile
 from sync.sessions import ingest_session
 from sync.simnet import Account, World, Write
 from sync.simnet.traffic import POST, generate, make_record
 from sync.staging import LaneClaim
+from sync.triage import now_us
 
 LIMITS = ExportLimits(max_bytes=1 << 31, max_records=10_000_000)
 SMALL_REPOS, SMALL_RECORDS = 400, 250

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import cast
 
 from bench.export import claimed, operate, publish, spooled
 from bench.report import Figure
@@ -14,7 +15,8 @@ from sync.atproto.frame import CommitMessage, read_frame
 from sync.atproto.keys import PublicKey
 from sync.atproto.verify import verify_commit
 from sync.config import Settings
-from sync.fetcher import now_us
+from sync.database import IngestConnection
+from sync.firehose import FirehoseReader
 from sync.http import HttpClient
 from sync.lane import Lane, LaneParts
 from sync.progress import Progress, SourceProgress
@@ -25,6 +27,7 @@ from sync.simnet import World
 from sync.simnet.traffic import commit_frames, generate
 from sync.staging import LaneClaim
 from sync.stream import FrameQueue, StreamState
+from sync.triage import now_us
 from sync.wakes import Wakes
 
 ACCOUNTS, RECORDS, COMMITS = 200, 500, 20_000
@@ -64,7 +67,7 @@ async def lane_throughput(url: str) -> AsyncIterator[Figure]:
         frames = commit_frames(world, COMMITS)
         keys = {account.did: account.repo.key.public for account in accounts}
         ceiling = _verify_only(frames, keys)
-        seconds = await _run_lane(conn, two, lane, frames, start=start)
+        seconds = await _run_lane(conn, two, lane, frames, start=start, last=world.relay.last_seq)
         yield Figure(
             "verified commits through a lane",
             len(frames) / seconds,
@@ -83,7 +86,15 @@ def _verify_only(frames: list[bytes], keys: dict[str, PublicKey]) -> float:
     return len(frames) / (time.perf_counter() - started_at)
 
 
-async def _run_lane(conn, control, claim: LaneClaim, frames: list[bytes], *, start: int) -> float:
+async def _run_lane(
+    conn: IngestConnection,
+    control: IngestConnection,
+    claim: LaneClaim,
+    frames: list[bytes],
+    *,
+    start: int,
+    last: int,
+) -> float:
     settings = Settings(allow_private_hosts=True)
     queue = FrameQueue(max_frames=len(frames) + 1, max_bytes=1 << 40)
     source = SourceProgress(url=SOURCE, kind="relay")
@@ -98,7 +109,7 @@ async def _run_lane(conn, control, claim: LaneClaim, frames: list[bytes], *, sta
             control=control,
             state=StreamState(start),
             queue=queue,
-            reader=_NoReader(),
+            reader=cast("FirehoseReader", _NoReader()),
             resolver=resolver,
             progress=Progress(),
             source=source,
@@ -106,7 +117,6 @@ async def _run_lane(conn, control, claim: LaneClaim, frames: list[bytes], *, sta
         )
         for frame in frames:
             await queue.put(frame, connection=queue.connection)
-        last = read_frame(frames[-1]).seq
         started_at = time.perf_counter()
         work = asyncio.create_task(Lane(parts).run())
         while source.durable_seq != last:
