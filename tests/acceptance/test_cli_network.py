@@ -172,7 +172,7 @@ def test_a_killed_embedded_server_is_started_again(network: RemoteSimnet, tmp_pa
         return "relay" in run_program("query", sql, folder=tmp_path, environment=environment).out
 
     with started_program("run", folder=tmp_path, environment=environment) as process:
-        wait_until(lambda: "started" in (tmp_path / "program.log").read_text(), "the start")
+        wait_until(lambda: "connected" in (tmp_path / "program.log").read_text(), "the stream")
         first = server.postmaster_pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
