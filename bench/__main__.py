@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.export import first_load, resync
 from bench.lane import lane_throughput
+from bench.log import log_figures
 from bench.report import Figure
 from bench.verify import verification
 from sync.embedded import EmbeddedPostgres
@@ -31,7 +32,12 @@ def main() -> int:
 
 
 async def _measure(url: str, folder: Path) -> None:
-    for measurement in (lane_throughput(url), first_load(url, folder), resync(url, folder)):
+    for measurement in (
+        lane_throughput(url),
+        first_load(url, folder),
+        resync(url, folder),
+        log_figures(url),
+    ):
         async for figure in measurement:
             _print(figure)
 

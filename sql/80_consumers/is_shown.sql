@@ -1,6 +1,6 @@
 -- May records of this collection of this repo be shown now? (AC-01, and what is being purged.)
 --
--- Called by: sync_priv.walk_collection().
+-- Called by: sync_priv.walk_rows().
 create or replace function sync_priv.is_shown(p_repo_id bigint, p_collection_id int)
   returns boolean
   language plpgsql

@@ -1,8 +1,8 @@
 -- Deliver stored rows of pending keys, and move the frontier over the repos that had their turn.
 --
--- The caller has made sure that the log is read up to p_head in this very snapshot. A repo that
--- does not fit leaves its other collections pending. A hidden repo is passed over: when it
--- becomes visible, the log says so.
+-- The caller has made sure that the log is read up to p_head in this very snapshot. The loop
+-- ends at the first row that does not fit: the items before it are done, and of the one it is in
+-- the rest stays pending.
 --
 -- Called by: sync_priv.next_changes().
 create or replace function sync_priv.walk_steps(
@@ -18,49 +18,49 @@ create or replace function sync_priv.walk_steps(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_limit      int := greatest(p_room, 100);
-  v_room       int := p_room;
-  v_frontier   bigint := p_shard.frontier;
-  v_items      int := 0;
-  v_item       record;
-  v_collection int;
-  v_count      int;
-  v_step       sync_priv.batch_step;
+  v_room     int := p_room;
+  v_frontier bigint := p_shard.frontier;
+  v_items    bigint := 0;
+  v_row      record;
+  v_step     sync_priv.batch_step;  -- the last one delivered
+  v_open     sync_priv.batch_step;  -- the item it belongs to; null once that has its own step
 begin
-  -- Loops, since what one item delivers decides how much room is left for the next.
-  for v_item in select * from sync_priv.walk_items(p_consumer, p_shard, p_head, v_limit, p_repos)
+  for v_row in
+    select * from sync_priv.walk_rows(p_consumer, p_shard, p_head, p_room, p_repos, p_collections)
   loop
-    exit when v_room <= 0;
-    v_items := v_items + 1;
-    v_step := row('deliver', p_head, 'purge', v_item.repo_id, nullif(v_item.collection_id, 0),
-                  null, null, null, false, null, null, null, sync_priv.clock());
-    if v_item.owes_purge then
-      return next v_step;
-      v_room := v_room - 1;
+    if v_row.item <> v_items and v_open.step is not null then
+      return next v_open;
+      v_open := null;
     end if;
-    for v_collection in
-      select v_item.collection_id where v_item.collection_id <> 0
-      union all
-      select w.collection_id
-        from sync_priv.walk_collections(v_item.repo_id, p_collections) as w (collection_id)
-       where v_item.collection_id = 0
-    loop
-      return query
-        select * from sync_priv.walk_collection(v_item.repo_id, v_collection, v_item.after_rkey,
-                                                p_head, v_room);
-      get diagnostics v_count = row_count;
-      v_room := v_room - (v_count - 1);
-    end loop;
-    if v_item.is_frontier then
-      v_frontier := v_item.repo_id;
-    elsif v_item.collection_id = 0 then
-      v_step.step := 'done';
-      v_step.collection_id := 0;
-      return next v_step;
+    if v_room = 0 and v_row.kind is not null then
+      if v_row.item = v_items then
+        return query
+          select * from sync_priv.rest_steps(v_row.item_collection, v_step, p_collections);
+      end if;
+      v_items := null;
+      exit;
     end if;
+    v_items := v_row.item;
+    if v_row.is_frontier then
+      v_frontier := v_row.item_repo;
+    else
+      v_open.step := 'done';
+      v_open.repo_id := v_row.item_repo;
+      v_open.collection_id := v_row.item_collection;
+    end if;
+    continue when v_row.kind is null;
+    v_step := row('deliver', p_head, v_row.kind, v_row.item_repo, v_row.collection_id, v_row.rkey,
+                  v_row.rev, v_row.cid, false, v_row.value, v_row.raw, v_row.reason,
+                  v_row.logged_at);
+    return next v_step;
+    v_room := v_room - 1;
   end loop;
-  if v_room > 0 and v_items < v_limit then
-    v_frontier := null;
+  if v_items is not null then
+    if v_open.step is not null then
+      return next v_open;
+    end if;
+    -- Fewer items than asked for: there is no repo beyond them.
+    v_frontier := case when v_items >= greatest(p_room / 4, 100) then v_frontier end;
   end if;
   v_step := null;
   v_step.step := 'place';

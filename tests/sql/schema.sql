@@ -696,18 +696,20 @@ create function sync_priv.replayed_repos(p_consumer sync.consumers, p_dids text[
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.require_stage() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.rest_steps(p_item_collection integer, p_last sync_priv.batch_step, p_collections integer[]) returns SETOF sync_priv.batch_step
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_chain(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
-create function sync_priv.walk_collection(p_repo_id bigint, p_collection_id integer, p_after_rkey text, p_head bigint, p_room integer) returns SETOF sync_priv.batch_step
-  language plpgsql stable set search_path=pg_catalog, pg_temp;
-create function sync_priv.walk_collections(p_repo_id bigint, p_collections integer[]) returns SETOF integer
+create function sync_priv.walk_collections(p_repo_id bigint, p_collection_id integer, p_collections integer[]) returns SETOF integer
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_events(p_repo_ids bigint[], p_with_stage boolean) returns TABLE(outcome text, events bigint)
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_items(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_limit integer, p_repos bigint[]) returns TABLE(repo_id bigint, collection_id integer, after_rkey text, owes_purge boolean, is_frontier boolean)
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.walk_rows(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_head bigint, p_room integer, p_repos bigint[], p_collections integer[]) returns TABLE(item bigint, is_frontier boolean, item_repo bigint, item_collection integer, kind text, collection_id integer, rkey text, rev text, cid bytea, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
+  language sql stable;
 create function sync_priv.walk_statuses(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_head bigint, p_room integer, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
