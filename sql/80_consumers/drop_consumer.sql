@@ -14,6 +14,7 @@ declare
 begin
   perform from sync_priv.consumer_shards s
     where s.consumer_id = v_consumer.consumer_id order by s.shard for update;
+  delete from sync_priv.consumer_pending p where p.consumer_id = v_consumer.consumer_id;
   delete from sync.consumers c where c.consumer_id = v_consumer.consumer_id;
 end
 $$;

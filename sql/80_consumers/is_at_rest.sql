@@ -7,13 +7,9 @@ create or replace function sync_priv.is_at_rest(p_shard sync_priv.consumer_shard
   stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select from sync_priv.consumer_shards s
-     where (s.consumer_id, s.shard) = (p_shard.consumer_id, p_shard.shard)
-       and s.frontier is null
-       and s.position >= sync_priv.log_head()
-       and not exists (select from sync_priv.consumer_pending p
-                        where (p.consumer_id, p.shard) = (s.consumer_id, s.shard)))
+  select p_shard.frontier is null
+     and p_shard.position >= sync_priv.log_head()
+     and not sync_priv.has_pending(p_shard)
 $$;
 comment on function sync_priv.is_at_rest(sync_priv.consumer_shards) is
   'True when a shard has delivered everything there is.';

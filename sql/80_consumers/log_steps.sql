@@ -19,9 +19,7 @@ declare
   v_has_snapshots boolean := exists (
     select from sync.changes s
      where s.change_id > p_shard.position and s.change_id <= p_upto and s.kind = 'snapshot');
-  v_has_pending   boolean := exists (
-    select from sync_priv.consumer_pending p
-     where (p.consumer_id, p.shard) = (p_shard.consumer_id, p_shard.shard));
+  v_has_pending   boolean := sync_priv.has_pending(p_shard);
 begin
   return query
     select 'deliver', c.change_id, c.kind, c.repo_id, c.collection_id, c.rkey, c.rev, c.cid,

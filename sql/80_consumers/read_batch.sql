@@ -15,6 +15,9 @@ create or replace function sync_priv.read_batch(
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  -- Read beforehand: what this batch adds to the queue has higher ids.
+  v_last_id bigint := (select q.last_value from sync_priv.consumer_pending_pending_id_seq q);
 begin
   return query
   with batch as materialized (
@@ -41,10 +44,18 @@ begin
        set position = b.change_id,
            frontier = b.repo_id,
            is_restart = s.is_restart and b.repo_id is not null,
+           version = s.version + 1,
+           -- As of before this batch: what it takes off the queue is passed over once more.
+           pending_from = coalesce(
+             (select min(p.pending_id) from sync_priv.consumer_pending p
+               where p.consumer_id = s.consumer_id and p.shard = s.shard
+                 and p.pending_id >= s.pending_from),
+             v_last_id),
            read_at = sync_priv.clock()
       from batch b
      where b.step = 'place'
-       and (s.consumer_id, s.shard) = (p_shard.consumer_id, p_shard.shard)
+       and (s.consumer_id, s.shard, s.version)
+           = (p_shard.consumer_id, p_shard.shard, p_shard.version)
   )
   select l.log_epoch || '.' || b.change_id, b.kind, r.did::text, c.nsid::text, b.rkey::text,
          b.rev::text,

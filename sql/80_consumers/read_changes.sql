@@ -26,6 +26,7 @@ as $$
 declare
   v_consumer sync.consumers := sync_priv.own_consumer(p_name);
   v_shard    sync_priv.consumer_shards;
+  v_before   sync_priv.consumer_shards;
   v_count    bigint := 0;
 begin
   if p_max_changes is null or p_max_changes not between 1 and 100000 then
@@ -34,6 +35,8 @@ begin
   select s.* into v_shard
     from sync_priv.consumer_shards s
    where s.consumer_id = v_consumer.consumer_id and s.shard = p_shard
+   order by s.version desc
+   limit 1
      for update;
   if not found then
     raise exception 'consumer % has no shard %', quote_literal(p_name), p_shard
@@ -45,11 +48,14 @@ begin
   for v_round in 1 .. 10 loop
     return query select * from sync_priv.read_batch(v_consumer, v_shard, p_max_changes);
     get diagnostics v_count = row_count;
-    perform sync_priv.owe_everybody(v_consumer, v_shard);
-    exit when v_count > 0 or sync_priv.is_at_rest(v_shard);
+    v_before := v_shard;
     select s.* into v_shard
       from sync_priv.consumer_shards s
-     where (s.consumer_id, s.shard) = (v_shard.consumer_id, v_shard.shard);
+     where s.consumer_id = v_consumer.consumer_id and s.shard = p_shard
+     order by s.version desc
+     limit 1;
+    perform sync_priv.owe_everybody(v_consumer, v_before, v_shard);
+    exit when v_count > 0 or sync_priv.is_at_rest(v_shard);
   end loop;
 end
 $$;

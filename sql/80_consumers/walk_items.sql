@@ -1,4 +1,4 @@
--- What a walk comes to next: pending keys first, then repos beyond the frontier.
+-- What a walk comes to next: pending keys first, the oldest first, then repos beyond the frontier.
 --
 -- Keys that a snapshot in this batch makes pending anew wait for the next batch: their row is
 -- being written.
@@ -23,11 +23,12 @@ begin
     select p.repo_id, p.collection_id, p.after_rkey::text, p.owes_purge, false
       from sync_priv.consumer_pending p
      where p.consumer_id = p_shard.consumer_id and p.shard = p_shard.shard
+       and p.pending_id >= p_shard.pending_from
        and not exists (select from sync.changes s
                         where s.kind = 'snapshot' and s.repo_id = p.repo_id
                           and s.collection_id = p.collection_id
                           and s.change_id > p_shard.position and s.change_id <= p_upto)
-     order by p.repo_id, p.collection_id
+     order by p.pending_id
      limit p_limit;
   get diagnostics v_count = row_count;
   if p_shard.frontier is not null and v_count < p_limit then

@@ -26,7 +26,8 @@ select c.name,
     select greatest((select max(m.change_id) from sync.changes m), l.log_floor) as change_id) h
   cross join lateral (
     select count(*) as pending from sync_priv.consumer_pending p
-     where (p.consumer_id, p.shard) = (s.consumer_id, s.shard)) d;
+     where (p.consumer_id, p.shard) = (s.consumer_id, s.shard)
+       and p.pending_id >= s.pending_from) d;
 comment on view sync.consumer_status is 'Every shard of every consumer, with its lag.';
 comment on column sync.consumer_status.lag_rows is
   'Change ids up to the end of the log; the filter may pass fewer, a new epoch leaves a gap.';

@@ -130,7 +130,8 @@ create table sync_priv.consumer_pending (
   repo_id bigint not null,
   collection_id integer not null default 0,
   after_rkey text collate "C" not null default ''::text,
-  owes_purge boolean not null default false
+  owes_purge boolean not null default false,
+  pending_id bigint not null generated always as identity
 );
 create table sync_priv.consumer_shards (
   consumer_id bigint not null,
@@ -139,7 +140,9 @@ create table sync_priv.consumer_shards (
   frontier bigint,
   is_restart boolean not null default false,
   is_lost boolean not null default false,
-  read_at timestamp with time zone
+  read_at timestamp with time zone,
+  version bigint not null default 0,
+  pending_from bigint not null default 0
 ) with (fillfactor=50);
 create table sync_priv.fetch_state (
   is_only boolean not null default true,
@@ -316,10 +319,9 @@ alter table sync.sources add constraint sources_pkey PRIMARY KEY (source_id);
 alter table sync.sources add constraint sources_url_key UNIQUE (url);
 alter table sync.stored_records add constraint stored_records_cid_check CHECK ((length(cid) = 36));
 alter table sync.stored_records add constraint stored_records_pkey PRIMARY KEY (repo_id, collection_id, rkey);
-alter table sync_priv.consumer_pending add constraint consumer_pending_consumer_id_shard_fkey FOREIGN KEY (consumer_id, shard) REFERENCES sync_priv.consumer_shards(consumer_id, shard) ON DELETE CASCADE;
 alter table sync_priv.consumer_pending add constraint consumer_pending_pkey PRIMARY KEY (consumer_id, shard, repo_id, collection_id);
 alter table sync_priv.consumer_shards add constraint consumer_shards_consumer_id_fkey FOREIGN KEY (consumer_id) REFERENCES sync.consumers(consumer_id) ON DELETE CASCADE;
-alter table sync_priv.consumer_shards add constraint consumer_shards_pkey PRIMARY KEY (consumer_id, shard);
+alter table sync_priv.consumer_shards add constraint consumer_shards_pkey PRIMARY KEY (consumer_id, shard, version);
 alter table sync_priv.fetch_state add constraint fetch_state_is_only_check CHECK (is_only);
 alter table sync_priv.fetch_state add constraint fetch_state_pkey PRIMARY KEY (is_only);
 alter table sync_priv.filter_state add constraint filter_state_is_only_check CHECK (is_only);
@@ -338,11 +340,13 @@ alter table sync_priv.purges add constraint purges_pkey PRIMARY KEY (purge_id);
 
 CREATE INDEX changes_everybody ON ONLY sync.changes USING btree (change_id) WHERE (repo_id IS NULL);
 CREATE INDEX changes_snapshots ON ONLY sync.changes USING btree (repo_id, collection_id, change_id) WHERE (kind = 'snapshot'::text);
+CREATE INDEX changes_snapshots_order ON ONLY sync.changes USING btree (change_id) WHERE (kind = 'snapshot'::text);
 CREATE INDEX repos_backlog ON sync.repos USING btree (host_id, next_fetch_at, repo_id) WHERE ((tracked_by = 'did'::text) AND is_active AND (sync_state = ANY (ARRAY['pending'::text, 'desynchronized'::text, 'failed'::text])));
 CREATE INDEX repos_fetching ON sync.repos USING btree (host_id) WHERE (sync_state = 'fetching'::text);
 CREATE INDEX repos_filter_generation ON sync.repos USING btree (filter_generation);
 CREATE INDEX repos_handle ON sync.repos USING btree (handle) WHERE (handle <> 'handle.invalid'::text);
 CREATE INDEX repos_identity ON sync.repos USING btree (identity_checked_at NULLS FIRST, repo_id) WHERE ((tracked_by = 'did'::text) AND is_identity_stale);
+CREATE UNIQUE INDEX consumer_pending_queue ON sync_priv.consumer_pending USING btree (consumer_id, shard, pending_id);
 CREATE INDEX held_events_due ON sync_priv.held_events USING btree (repo_id) WHERE is_due;
 CREATE INDEX held_events_repo ON sync_priv.held_events USING btree (repo_id, held_id);
 CREATE INDEX pending_changes_xid ON sync_priv.pending_changes USING btree (xid, pending_id);
@@ -628,6 +632,8 @@ create function sync_priv.guard_repo() returns trigger
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.has_newest_index(p_collection_id integer) returns boolean
   language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.has_pending(p_shard sync_priv.consumer_shards) returns boolean
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.hold_events() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards) returns boolean
@@ -668,7 +674,7 @@ create function sync_priv.number_changes() returns trigger
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.open_epoch() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
-create function sync_priv.owe_everybody(p_consumer sync.consumers, p_before sync_priv.consumer_shards) returns void
+create function sync_priv.owe_everybody(p_consumer sync.consumers, p_before sync_priv.consumer_shards, p_shard sync_priv.consumer_shards) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.owe_purges(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_repos bigint[], p_collections integer[]) returns void
   language sql volatile set search_path=pg_catalog, pg_temp;
