@@ -16,7 +16,7 @@ from tests.postgres import TEMPLATE
 from tests.sql.driver import POST, Driver, Event, Op, did
 
 REPOS = 100_000
-BIG = ("repos", "heads", "stored_records", "held_events")
+BIG = ("repos", "heads", "stored_records", "held_events", r"changes_\d+")
 SCAN = re.compile(rf"Seq Scan on (?:\w+\.)?({'|'.join(BIG)})\b")
 
 VOLUME = f"""
@@ -220,3 +220,42 @@ def test_one_collection_of_one_repo_is_read_by_key(plans):
     )
     assert "stored_records_pkey" in text
     assert scans(text) == []
+
+
+@pytest.fixture(scope="module")
+def readers(plans):
+    """Consumers of several kinds, ahead of 100,000 changes and at the start of a walk."""
+    driver = plans.driver
+    driver.conn.execute(
+        """
+        select sync.create_consumer('all'), sync.create_consumer('one shard', p_shards => 4),
+               sync.create_consumer('one collection', array['app.bsky.feed.*']),
+               sync.create_consumer('one repo', p_dids => array['did:web:r9.test']);
+        with numbers as (select last_value as last from sync_priv.change_ids)
+        insert into sync.changes (change_id, kind, repo_id, collection_id, rkey, rev, cid, is_live,
+                                  value, logged_at)
+        select n.last + g, case when g % 1000 = 0 then 'snapshot' else 'update' end, g % 5000 + 1, 2,
+               case when g % 1000 > 0 then 'r' || g end, '3kaaaaaaaaaaa',
+               '\\x01711220' || sha256(''), true, '{}', now()
+          from numbers n, generate_series(1, 100000) g;
+        select setval('sync_priv.change_ids', (select max(change_id) from sync.changes));
+        analyze sync.changes
+        """
+    )
+    return driver
+
+
+@pytest.mark.parametrize("name", ["all", "one shard", "one collection", "one repo"])
+@pytest.mark.parametrize("is_at_head", [True, False], ids=["the walk", "the log"])
+def test_a_reader_reads_only_what_it_delivers(plans, readers, name, is_at_head):
+    with plans.recorded():
+        readers.conn.execute(
+            "update sync_priv.consumer_shards set frontier = 50000"
+            + (", position = sync_priv.log_head()" if is_at_head else "")
+        )
+        plans.seen.clear()
+        readers.conn.execute("set local auto_explain.log_analyze = on")
+        readers.rows("select * from sync.read_changes(%s, 100)", name)
+    assert scans(plans.text) == []
+    looked_at = re.findall(r"actual .*?rows=([\d.]+)|Removed by Filter: (\d+)", plans.text)
+    assert 1 <= max(float(kept or removed) for kept, removed in looked_at) <= 1_100
