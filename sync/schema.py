@@ -55,6 +55,7 @@ def upgrade(url: str, *, restored: bool = False) -> str:
             _refuse_newer(database_revision(session))
             _migrate(connection, session)
             reload_sql(session)
+            session.execute("select sync_priv.refuse_torn()")
             session.execute("select sync_priv.notice_restore(%s)", [restored])
     except DBAPIError as error:
         hint = _PRIVILEGES if isinstance(error.orig, psycopg.errors.InsufficientPrivilege) else ""

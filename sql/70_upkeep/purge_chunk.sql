@@ -19,8 +19,9 @@ declare
   v_done    bigint[];
   v_deleted bigint;
 begin
+  -- An xid of the future was settled in another cluster: a restored purge settles again.
   update sync_priv.purges p set settled_xid = pg_snapshot_xmax(pg_current_snapshot())
-   where p.settled_xid is null;
+   where p.settled_xid is null or p.settled_xid > pg_snapshot_xmax(pg_current_snapshot());
   select * into v_purge
     from sync_priv.purges p
    where p.settled_xid <= pg_snapshot_xmin(pg_current_snapshot())

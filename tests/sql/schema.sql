@@ -177,7 +177,8 @@ create table sync_priv.log_state (
   log_epoch integer not null,
   system_identifier bigint not null,
   timeline text not null,
-  database_oid oid not null
+  database_oid oid not null,
+  table_oid oid not null
 );
 create unlogged table sync_priv.pending_changes (
   xid xid8 not null,
@@ -696,6 +697,8 @@ create function sync_priv.recover_lost_fetches() returns bigint
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.refuse_outrun(p_consumer sync.consumers, p_shard sync_priv.consumer_shards) returns void
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.refuse_torn() returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.refuse_truncate() returns trigger
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.replayed_repos(p_consumer sync.consumers, p_dids text[]) returns bigint[]

@@ -389,7 +389,7 @@ def test_upkeep_that_makes_a_partition_and_a_writer_that_needs_it_do_not_collide
     assert lane.position() == edge
 
 
-@pytest.mark.parametrize("column", ["database_oid", "system_identifier", "timeline"])
+@pytest.mark.parametrize("column", ["database_oid", "system_identifier", "table_oid", "timeline"])
 def test_another_database_opens_a_new_epoch_with_ids_never_used_before(lane, column):
     lane.conn.execute(delete(1, "a"))
     start, now = lane.position(), number_of(lane)
@@ -397,7 +397,7 @@ def test_another_database_opens_a_new_epoch_with_ids_never_used_before(lane, col
     lane.conn.execute(f"update sync_priv.log_state set {column} = '1'")
     lane.conn.execute(delete(2, "a"))
     state = lane.row("select * from sync_priv.log_state")
-    assert state["log_epoch"] == epoch + 1
+    assert state["log_epoch"] > epoch
     assert state["database_oid"] == lane.value(
         "select oid from pg_database where datname = current_database()"
     )
@@ -405,12 +405,12 @@ def test_another_database_opens_a_new_epoch_with_ids_never_used_before(lane, col
     assert lane.log(start) == [("delete", "a", None)]
     lane.conn.execute(delete(3, "a"))
     assert lane.position() == (now + 1) * PARTITION + 2
-    assert lane.value("select log_epoch from sync_priv.log_state") == epoch + 1
+    assert lane.value("select log_epoch from sync_priv.log_state") == state["log_epoch"]
 
 
 def test_a_copy_of_a_database_numbers_in_an_epoch_of_its_own(lane):
     """The clone of this test was copied from a template in its first epoch."""
-    assert lane.value("select log_epoch from sync_priv.log_state") == 2
+    assert lane.value("select log_epoch from sync_priv.log_state") > 1
     assert lane.value("select min(change_id) from sync.changes") > PARTITION
 
 

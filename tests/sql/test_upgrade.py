@@ -57,7 +57,7 @@ def test_a_declared_copy_opens_a_new_log_epoch_and_never_reuses_an_id(clone: str
         after = conn.execute(query).fetchone()
     assert before is not None
     assert after is not None
-    assert after["log_epoch"] == before["log_epoch"] + 1
+    assert after["log_epoch"] > before["log_epoch"]
     assert after["last_value"] > before["last_value"]
 
 
