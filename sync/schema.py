@@ -65,6 +65,15 @@ def upgrade(url: str, *, restored: bool = False) -> str:
     return code_revision()
 
 
+def prepare_roles(url: str) -> None:
+    """Make the roles, and let them work in the database of `url`: what a dump does not bring."""
+    try:
+        with connect_sync(url, name="standpipe upgrade") as session:
+            bootstrap_roles(session)
+    except psycopg.Error as error:
+        raise SchemaError(f"The roles of {place(url)} failed: {first_line(error)}") from error
+
+
 def run_sql(script: str) -> None:
     """Run the .sql file beside a migration's .py; its `:` and `%` are literal."""
     text = Path(script).with_suffix(".sql").read_text(encoding="utf-8")

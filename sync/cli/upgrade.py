@@ -4,7 +4,7 @@ import click
 
 from sync.cli.context import database_command, database_name, open_server
 from sync.config import Settings
-from sync.schema import upgrade
+from sync.schema import prepare_roles, upgrade
 
 
 @click.command("upgrade")
@@ -13,8 +13,13 @@ from sync.schema import upgrade
     is_flag=True,
     help="The database is a file-system copy of another one: begin a new log epoch.",
 )
+@click.option(
+    "--roles-only",
+    is_flag=True,
+    help="Make the roles, and nothing in the database: a dump is going to be restored into it.",
+)
 @database_command
-def upgrade_command(settings: Settings, *, restored: bool) -> None:
+def upgrade_command(settings: Settings, *, restored: bool, roles_only: bool) -> None:
     """Bring the database's schema up to date.
 
     Everything happens in one transaction, and doing it again changes nothing. The first time, the
@@ -24,5 +29,9 @@ def upgrade_command(settings: Settings, *, restored: bool) -> None:
       STANDPIPE_DATABASE_URL=postgresql://app:secret@db/app standpipe upgrade
     """
     with open_server(settings, may_create=True) as url:
+        if roles_only:
+            prepare_roles(url)
+            click.echo(f"The roles are there for {database_name(settings)}.")
+            return
         revision = upgrade(url, restored=restored)
     click.echo(f"{database_name(settings).capitalize()} is at schema revision {revision}.")

@@ -1,6 +1,7 @@
 """The command line on a database: what it prints, what it refuses, and with which exit code."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def test_every_command_explains_itself_with_an_example(name: str, standpipe: Sta
 
 def test_every_command_that_prints_data_can_print_json() -> None:
     context = click.Context(cli)
-    for name in COMMANDS.keys() - {"demo", "run", "upgrade", "simnet"}:
+    for name in COMMANDS.keys() - {"demo", "run", "upgrade", "exec", "simnet"}:
         command = cli.get_command(context, name)
         assert command is not None
         assert "as_json" in {parameter.name for parameter in command.params}, name
@@ -162,6 +163,52 @@ def test_a_running_embedded_server_is_left_running(tmp_path: Path) -> None:
         assert run_program("doctor", folder=tmp_path).code == 0
         with psycopg.connect(url) as conn:
             assert conn.execute("select 1").fetchone() == (1,)
+
+
+def test_a_program_has_the_embedded_database_at_hand_as_long_as_it_runs(tmp_path: Path) -> None:
+    script = 'psql -qAt -c "select current_user" "$STANDPIPE_DATABASE_URL"; exit 3'
+    result = run_program("exec", "sh", "-c", script, folder=tmp_path)
+    assert (result.code, result.out, result.err) == (3, "standpipe\n", "")
+    assert not (tmp_path / "standpipe-data" / "cluster" / "postmaster.pid").exists()
+
+
+def test_a_program_that_is_not_there_or_dies_is_told_as_a_shell_does(on_clone: Standpipe) -> None:
+    on_clone("exec", "no-such-program").assert_one_sentence(2, "no-such-program cannot be run")
+    assert on_clone("exec", "sh", "-c", "kill -TERM $$").code == 128 + 15
+
+
+def test_a_ctrl_c_ends_what_a_shell_runs_and_not_the_shell(tmp_path: Path, clone: str) -> None:
+    environment = {"STANDPIPE_DATABASE_URL": clone}
+    script = "trap 'echo trapped' INT; echo ready; sleep 60 & wait; kill %1; exit 5"
+    with started_program("exec", "bash", "-c", script, folder=tmp_path, environment=environment) as (
+        process
+    ):
+        assert read_line(process) == "ready\n"
+        for pid in (process.pid, *children(process.pid)):
+            os.kill(pid, signal.SIGINT)
+        assert read_line(process) == "trapped\n"
+        assert process.wait(60) == 5
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [
+        int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    ]
+
+
+def test_an_upgrade_of_the_roles_makes_nothing_in_the_database(
+    standpipe: Standpipe, empty_database: str
+) -> None:
+    for _ in range(2):
+        result = standpipe("upgrade", "--roles-only", STANDPIPE_DATABASE_URL=empty_database)
+        assert (result.code, "roles" in result.out) == (0, True)
+    with psycopg.connect(empty_database) as conn:
+        found = conn.execute(
+            "select (select count(*) from pg_namespace where nspname like 'sync%'), "
+            "has_database_privilege('sync_owner', current_database(), 'create')"
+        ).fetchone()
+    assert found == (0, True)
 
 
 def test_tracking_is_idempotent_and_shows_in_the_status(on_clone: Standpipe) -> None:
