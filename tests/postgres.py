@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +88,11 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path, binaries: Binaries) -> Iterator[Server]:
+def running_server(
+    folder: Path, binaries: Binaries, *, settings: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Start a server in a new folder, with a superuser who can log in."""
-    postgres = EmbeddedPostgres(folder, binaries=binaries, settings=FAST)
+    postgres = EmbeddedPostgres(folder, binaries=binaries, settings={**FAST, **(settings or {})})
     with postgres:
         pass  # makes the cluster
     account = choose_account(folder)

@@ -18,7 +18,7 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 
 from sync.atproto.cid import format_cid
-from sync.database import connect, connect_sync
+from sync.database import connect_sync, psycopg_settings
 from sync.embedded import Binaries
 from sync.simnet import Account, Simnet
 from sync.simnet.traffic import Traffic, generate
@@ -30,11 +30,11 @@ POLL_S = 0.02
 ACCOUNTS, RECORDS = 8, 120
 
 Key = tuple[str, str, str]
-Row = tuple[int, str, str | None, str | None, str | None, str | None]
 
 DIARY = """
     create table diary.entries (did text collate "C", collection text collate "C",
       rkey text collate "C", cid text not null, primary key (did, collection, rkey));
+    create table diary.marks (mark text);
     create table diary.totals (collection text primary key, entries bigint not null);
     create function diary.write(p_limit int) returns bigint language plpgsql as $$
     declare
@@ -171,20 +171,25 @@ class Site:
         self._app = asyncio.create_task(self._keep_diary(random.Random(seed)))
 
     async def _keep_diary(self, rng: random.Random) -> None:
-        conn = await connect(self.url, name="diary", role="diary")
-        try:
+        while True:
+            try:
+                await self._read_on(rng)
+            except psycopg.OperationalError:  # the server is gone, until a successor is there
+                await asyncio.sleep(POLL_S)
+
+    async def _read_on(self, rng: random.Random) -> None:
+        settings = psycopg_settings(self.url, name="diary", role="diary")
+        async with await psycopg.AsyncConnection.connect(self.url, **settings) as conn:
             while True:
-                transaction = conn.transaction()
-                await transaction.start()
-                rows = await conn.fetchval("select diary.write($1)", rng.choice([1, 7, 40, 300]))
+                limit = rng.choice([1, 7, 40, 300])
+                found = await conn.execute("select diary.write(%s)", [limit])
+                [rows] = await found.fetchone() or [0]
                 if rng.random() < 0.1:
-                    await transaction.rollback()
+                    await conn.rollback()
                 else:
-                    await transaction.commit()
+                    await conn.commit()
                 if not rows:
                     await asyncio.sleep(POLL_S)
-        finally:
-            await conn.close()
 
     async def end_app(self) -> None:
         """End the app; whatever it complained of is raised here."""
