@@ -414,5 +414,3 @@ def positions(site: Site) -> dict[str, tuple[Any, ...]]:
     """Return what stands at every position of the log, as readers outside are told it."""
     rows = site.rows("select position, kind, did, collection, rkey, cid from sync.change_log")
     return {row.pop("position"): tuple(row.values()) for row in rows}
-
-

@@ -45,6 +45,7 @@ EPOCH = "select log_epoch from sync_priv.log_state"
 SETTINGS, BASE_BACKUP, RECOVER = blocks("Base backup and any moment since")
 MAKE_STANDBY, RUN_STANDBY, BOTH_URL, PROMOTE = blocks("Standby")
 [COPY] = blocks("File-system copies")
+DUMP_EMBEDDED, RESTORE_EMBEDDED = blocks("Another major version of PostgreSQL")
 TARGET = "recovery_target_time = '2026-11-25 12:00:00 UTC'"
 UPGRADE = "standpipe upgrade --data-dir=/recovered\n"
 
@@ -130,7 +131,9 @@ async def test_a_recovery_to_a_time_a_name_or_a_transaction_goes_on_there(
                     RECOVER, **{TARGET: target, "/recovered": str(folder), "/backup": backup}
                 )
                 if name != "time":
-                    block = block.removesuffix(put(Block("sh", UPGRADE), **{"/recovered": str(folder)}))
+                    block = block.removesuffix(
+                        put(Block("sh", UPGRADE), **{"/recovered": str(folder)})
+                    )
                 await run_block(Block("sh", block), tmp_path, environ)
                 with EmbeddedPostgres(folder, binaries=programs) as url:
                     async with contextlib.aclosing(Site(story.net, url, tmp_path / name)) as copy:
@@ -316,3 +319,21 @@ async def test_a_copy_of_the_files_that_is_declared_numbers_on_its_own(
     assert numbers[0]["before"] == numbers[1]["before"]
     assert numbers[0]["standpipe-data"] not in numbers[1].values()
     assert not set(told[0].values()) & set(told[1].values())
+
+
+async def test_the_embedded_database_moves_to_a_new_folder(
+    programs: Binaries, tmp_path: Path
+) -> None:
+    with EmbeddedPostgres(tmp_path / "standpipe-data", settings={"fsync": "off"}) as url:
+        upgrade(url)
+        with connect_sync(url, name="test", autocommit=True) as conn:
+            conn.execute("select sync.track_repos('{did:plc:ewvi7nxzyoun6zhxrhs64oiz}')")
+    environ = shell_environment(programs)
+    await run_block(DUMP_EMBEDDED, tmp_path, environ)
+    await run_block(RESTORE_EMBEDDED, tmp_path, environ)
+    with EmbeddedPostgres(tmp_path / "new-data") as url:
+        with connect_sync(url, name="test", autocommit=True) as conn:
+            assert len(conn.execute("select did from sync.repo_status").fetchall()) == 1
+            state = conn.execute(EPOCH).fetchone()
+    assert state is not None
+    assert state["log_epoch"] > 1
