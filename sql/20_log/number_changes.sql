@@ -8,6 +8,8 @@
 -- such a transaction takes no lock and wakes nobody.
 -- Who wrote to a collection while it was untracked in another transaction, which committed first,
 -- comes after its `purge`: what is on its way out is dropped here, where the order is known.
+-- By index only, for a plan made while the pending rows were few would scan all that an old
+-- snapshot (a dump) keeps since; and without JIT, which takes the price of "never" for work.
 -- The NOTIFY also makes PostgreSQL refuse PREPARE TRANSACTION, which would keep the lock.
 --
 -- Called by: a deferred constraint trigger on sync_priv.log_markers.
@@ -17,6 +19,8 @@ create or replace function sync_priv.number_changes()
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set jit = off
 as $$
 declare
   v_last  bigint;
