@@ -5,6 +5,7 @@ a function that takes no row on trust. What is restored must be one moment of al
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -196,10 +197,8 @@ class Site:
         task, self._app = self._app, None
         if task is not None:
             task.cancel()
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await task
-            except asyncio.CancelledError:
-                pass
 
     async def stop(self) -> None:
         """End app and service properly; the service drains and exits 0."""

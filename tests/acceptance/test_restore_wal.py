@@ -63,14 +63,16 @@ async def opened_story(server: Server, folder: Path) -> AsyncIterator[Story]:
     url = server.service_url(DATABASE)
     upgrade(url)
     make_app(url, server.admin_url(DATABASE))
-    async with Simnet(seed=SEED, pds_count=2) as net:
-        async with contextlib.aclosing(Site(net, url, folder / "original")) as site:
-            story = Story(net, site, seed=SEED)
-            story.track()
-            try:
-                yield story
-            finally:
-                await story.end_traffic()
+    async with (
+        Simnet(seed=SEED, pds_count=2) as net,
+        contextlib.aclosing(Site(net, url, folder / "original")) as site,
+    ):
+        story = Story(net, site, seed=SEED)
+        story.track()
+        try:
+            yield story
+        finally:
+            await story.end_traffic()
 
 
 async def more_changes(site: Site, count: int = 40) -> None:
@@ -310,11 +312,13 @@ async def test_a_copy_of_the_files_that_is_declared_numbers_on_its_own(
     await run_block(COPY, tmp_path, environ, **{"/copied": str(copied)})
     told: list[dict[str, str]] = []
     for place in (folder, copied):
-        with EmbeddedPostgres(place, binaries=programs) as url:
-            with connect_sync(url, name="test", autocommit=True) as conn:
-                conn.execute(WRITE.encode(), [place.name])
-                rows = conn.execute("select position, rkey from sync.change_log").fetchall()
-                told.append({row["rkey"]: row["position"] for row in rows})
+        with (
+            EmbeddedPostgres(place, binaries=programs) as url,
+            connect_sync(url, name="test", autocommit=True) as conn,
+        ):
+            conn.execute(WRITE.encode(), [place.name])
+            rows = conn.execute("select position, rkey from sync.change_log").fetchall()
+            told.append({row["rkey"]: row["position"] for row in rows})
     numbers = [{rkey: each.split(".")[1] for rkey, each in one.items()} for one in told]
     assert numbers[0]["before"] == numbers[1]["before"]
     assert numbers[0]["standpipe-data"] not in numbers[1].values()
@@ -331,9 +335,11 @@ async def test_the_embedded_database_moves_to_a_new_folder(
     environ = shell_environment(programs)
     await run_block(DUMP_EMBEDDED, tmp_path, environ)
     await run_block(RESTORE_EMBEDDED, tmp_path, environ)
-    with EmbeddedPostgres(tmp_path / "new-data") as url:
-        with connect_sync(url, name="test", autocommit=True) as conn:
-            assert len(conn.execute("select did from sync.repo_status").fetchall()) == 1
-            state = conn.execute(EPOCH).fetchone()
+    with (
+        EmbeddedPostgres(tmp_path / "new-data") as url,
+        connect_sync(url, name="test", autocommit=True) as conn,
+    ):
+        assert len(conn.execute("select did from sync.repo_status").fetchall()) == 1
+        state = conn.execute(EPOCH).fetchone()
     assert state is not None
     assert state["log_epoch"] > 1
