@@ -35,7 +35,7 @@ from tests.acceptance.restoring import (
     run_block,
     shell_environment,
 )
-from tests.postgres import ADMIN_PASSWORD, Server, running_server
+from tests.postgres import ADMIN_PASSWORD, Server, chosen_binaries, running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -54,7 +54,7 @@ Positions = dict[str, tuple[Any, ...]]
 
 @pytest.fixture(scope="module")
 def programs() -> Binaries:
-    return find_binaries()
+    return chosen_binaries()
 
 
 @contextlib.asynccontextmanager
@@ -328,7 +328,9 @@ async def test_a_copy_of_the_files_that_is_declared_numbers_on_its_own(
 async def test_the_embedded_database_moves_to_a_new_folder(
     programs: Binaries, tmp_path: Path
 ) -> None:
-    with EmbeddedPostgres(tmp_path / "standpipe-data", settings={"fsync": "off"}) as url:
+    with EmbeddedPostgres(
+        tmp_path / "standpipe-data", binaries=programs, settings={"fsync": "off"}
+    ) as url:
         upgrade(url)
         with connect_sync(url, name="test", autocommit=True) as conn:
             conn.execute("select sync.track_repos('{did:plc:ewvi7nxzyoun6zhxrhs64oiz}')")
@@ -336,7 +338,7 @@ async def test_the_embedded_database_moves_to_a_new_folder(
     await run_block(DUMP_EMBEDDED, tmp_path, environ)
     await run_block(RESTORE_EMBEDDED, tmp_path, environ)
     with (
-        EmbeddedPostgres(tmp_path / "new-data") as url,
+        EmbeddedPostgres(tmp_path / "new-data", binaries=find_binaries()) as url,
         connect_sync(url, name="test", autocommit=True) as conn,
     ):
         assert len(conn.execute("select did from sync.repo_status").fetchall()) == 1

@@ -672,7 +672,7 @@ create function sync_priv.next_repos(p_after bigint, p_shards integer, p_shard i
 create function sync_priv.notice_restore(p_is_copy boolean) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.number_changes() returns trigger
-  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.open_epoch() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.owe_everybody(p_consumer sync.consumers, p_before sync_priv.consumer_shards, p_shard sync_priv.consumer_shards) returns void
