@@ -137,7 +137,7 @@ def test_part_of_a_dump_is_refused(service, part, damage):
 
 
 def test_a_log_from_before_the_table_was_remembered_begins_an_epoch(service, clone):
-    """Migration 0005 cannot tell whether such a database was restored over itself."""
+    """Migration 0006 cannot tell whether such a database was restored over itself."""
     before = service.value(EPOCH)
     service.conn.execute("update sync_priv.log_state set table_oid = 0")
     upgrade(clone)
