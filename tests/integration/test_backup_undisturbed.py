@@ -16,7 +16,7 @@ import pytest
 
 from sync.simnet import Simnet
 from tests.acceptance.restoring import shell_environment
-from tests.integration.rig import NOTE, Rig, note, rig_on
+from tests.integration.rig import NOTE, note, rig_on
 from tests.postgres import Server
 from tests.sql.driver import Driver, Event, Op, did
 
@@ -36,6 +36,7 @@ GO_ON = """
       from pg_advisory_xact_lock(7261, 1)
 """
 NEXT_PARTITION = "select to_regclass('sync_priv.changes_2') is not null"
+NOTHING_HELD = "select count(*) = 0 from sync_priv.held_events"
 NO_PURGE = "select count(*) = 0 from sync_priv.purges"
 
 
@@ -78,15 +79,10 @@ async def test_the_service_goes_on_while_a_dump_is_stuck(
             await rig.level(big, live, new)
             await rig.until(partial(rig.conn.fetchval, NEXT_PARTITION))
             await rig.until(partial(rig.conn.fetchval, NO_PURGE))
-            assert await rig.conn.fetchval("select count(*) = 0 from sync_priv.held_events")
-            assert await is_stuck(rig)
+            await rig.until(partial(rig.conn.fetchval, NOTHING_HELD))
+            assert await rig.conn.fetchval(STUCK)
             assert dump.poll() is None
         await rig.stop()
-
-
-async def is_stuck(rig: Rig) -> bool:
-    """Tell whether the dump is where it was."""
-    return bool(await rig.conn.fetchval(STUCK))
 
 
 # What an old snapshot costs ---------------------------------------------------------------------
