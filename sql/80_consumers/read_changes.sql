@@ -8,6 +8,9 @@
 -- Each call does a bounded amount of work, so a filter that matches little may return nothing
 -- before the end is reached; sync.consumer_status says `is_at_rest`.
 --
+-- By index, also while a table is one page: a session keeps its plans, and under an old snapshot
+-- that page becomes thousands of dead ones.
+--
 -- Called by: apps.
 -- Locks: the row of the shard, so that one worker at a time reads it.
 -- Raises: SY302 for no consumer of the caller's, SY301 when it is outrun, SY002 for a bad
@@ -22,6 +25,8 @@ create or replace function sync.read_changes(
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set jit = off
 as $$
 declare
   v_consumer sync.consumers := sync_priv.own_consumer(p_name);

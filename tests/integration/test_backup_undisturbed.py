@@ -98,8 +98,6 @@ NOISE_BLOCKS = 5
 GROWTH = {
     "sync.cursors": COMMITS / 60,
     "sync.heads": 3 * COMMITS / REPOS,
-    # Scanned by plans that were made while it was one page.
-    "sync_priv.consumer_shards": 3 * COMMITS / 60,
 }
 TOUCHED = """
     select schemaname || '.' || relname as name,

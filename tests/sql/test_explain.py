@@ -234,8 +234,8 @@ def readers(plans):
         with numbers as (select last_value as last from sync_priv.change_ids)
         insert into sync.changes (change_id, kind, repo_id, collection_id, rkey, rev, cid, is_live,
                                   value, logged_at)
-        select n.last + g, case when g % 1000 = 0 then 'snapshot' else 'update' end, g % 5000 + 1, 2,
-               case when g % 1000 > 0 then 'r' || g end, '3kaaaaaaaaaaa',
+        select n.last + g, case when g % 1000 = 0 then 'snapshot' else 'update' end,
+               g % 5000 + 1, 2, case when g % 1000 > 0 then 'r' || g end, '3kaaaaaaaaaaa',
                '\\x01711220' || sha256(''), true, '{}', now()
           from numbers n, generate_series(1, 100000) g;
         select setval('sync_priv.change_ids', (select max(change_id) from sync.changes));
