@@ -13,6 +13,7 @@
     │   ├── LaneLost                   another process took the lane over (SY101)
     │   ├── ConsumerOutrun             the change log no longer reaches back to the reader (SY301)
     │   ├── NoSuchConsumer             there is none of that name that is the caller's (SY302)
+    │   ├── OtherEpoch                 a position of another log epoch (SY303)
     │   └── ConsumerExists             the name is taken (SY304)
     └── ProtocolError              5   bytes that break a rule of the protocol
         ├── FramingError           the connection must be dropped (FA-01)
@@ -101,6 +102,10 @@ class NoSuchConsumer(DatabaseRefusal):
     """There is no consumer of that name, or it is somebody else's."""
 
 
+class OtherEpoch(DatabaseRefusal):
+    """A position was given by this log before a restore, a recovery or a failover."""
+
+
 class ConsumerExists(DatabaseRefusal):
     """A consumer of that name exists already."""
 
@@ -112,6 +117,7 @@ REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY101": LaneLost,
     "SY301": ConsumerOutrun,
     "SY302": NoSuchConsumer,
+    "SY303": OtherEpoch,
     "SY304": ConsumerExists,
 }
 

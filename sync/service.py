@@ -22,6 +22,7 @@ from sync.identities import IdentityKeeper
 from sync.maintenance import maintain_forever, refresh_identities_forever
 from sync.progress import Progress
 from sync.resolver import Resolver
+from sync.retention import retire_forever
 from sync.sessions import FETCH_LOCK, ingest_session, keep_working, leaves_of, take_lock
 from sync.sources import (
     FIRST_LOCK_WAIT_S,
@@ -141,6 +142,7 @@ class _Service:
             "identities": self._run_identities,
             "gaps": self._run_gaps,
             "upkeep": maintain_forever,
+            "retention": self._run_retention,
             "listener": self._listen,
         }
         async with asyncio.TaskGroup() as group:
@@ -193,6 +195,9 @@ class _Service:
             wake=self._wakes.gaps,
         )
         await closer.run()
+
+    async def _run_retention(self, conn: IngestConnection) -> None:
+        await retire_forever(conn, url=self._url)
 
     async def _listen(self, conn: IngestConnection) -> None:
         """Turn notifications into wake-ups."""

@@ -18,7 +18,6 @@ declare
                       where d.datname = current_database());
   v_table    oid := 'sync_priv.log_state'::regclass;
   v_now      int := extract(epoch from sync_priv.clock() - timestamptz '2026-01-01 00:00Z');
-  v_size     bigint := sync_priv.partition_size();
 begin
   update sync_priv.log_state l
      set log_epoch = greatest(l.log_epoch + 1, v_now),
@@ -29,8 +28,7 @@ begin
    where (l.system_identifier, l.timeline, l.database_oid, l.table_oid)
          is distinct from (v_system, v_timeline, v_database, v_table);
   if found then
-    perform setval('sync_priv.change_ids', (s.last_value / v_size + 1) * v_size)
-       from sync_priv.change_ids s;
+    perform sync_priv.leave_partition();
     return true;
   end if;
   return false;

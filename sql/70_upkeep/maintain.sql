@@ -1,11 +1,11 @@
--- One bounded step of upkeep: partitions ahead of need, counters folded, fetches of a service
--- that is gone put back in line, a chunk of a purge.
+-- One bounded step of upkeep: partitions of the log made ahead of need, closed and given up,
+-- counters folded, fetches of a service that is gone put back in line, a chunk of a purge.
 --
 -- A partition is made under the log's lock, else a writer that needs the same one right now would
 -- fail at its COMMIT; and as a step of its own, so that writers wait for nothing but that.
 --
 -- Called by: the service, in a transaction of its own, again at once while it returns true.
--- Locks: advisory (7261, 3), skipped when taken; (7261, 1) to make a partition.
+-- Locks: advisory (7261, 3), skipped when taken; (7261, 1) to make or close a partition.
 create or replace function sync.maintain()
   returns boolean
   language plpgsql
@@ -25,6 +25,9 @@ begin
      or to_regclass('sync_priv.changes_' || v_ahead / v_size) is null then
     perform pg_advisory_xact_lock(7261, 1);
     perform sync_priv.make_partitions(v_last, v_ahead);
+    return true;
+  end if;
+  if sync_priv.close_partition() or sync_priv.retire_log() then
     return true;
   end if;
   perform sync_priv.fold_problems();

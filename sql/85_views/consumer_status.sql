@@ -7,7 +7,10 @@ select c.name,
        s.shard,
        c.owner_name,
        (l.log_epoch || '.' || s.position) collate "C" as position,
-       greatest(h.change_id - s.position, 0) as lag_rows,
+       greatest(h.change_id - s.position - (
+         select coalesce(sum(g.next_id - 1 - greatest(g.last_id, s.position)), 0)
+           from sync_priv.log_gaps g
+          where g.last_id < h.change_id and g.next_id - 1 > s.position), 0)::bigint as lag_rows,
        coalesce(extract(epoch from sync_priv.clock() - (
          select n.logged_at from sync.changes n
           where n.change_id > s.position order by n.change_id limit 1))::float8, 0) as lag_seconds,
@@ -30,7 +33,7 @@ select c.name,
        and p.pending_id >= s.pending_from) d;
 comment on view sync.consumer_status is 'Every shard of every consumer, with its lag.';
 comment on column sync.consumer_status.lag_rows is
-  'Change ids up to the end of the log; the filter may pass fewer, a new epoch leaves a gap.';
+  'Changes up to the end of the log; the filter may pass fewer.';
 comment on column sync.consumer_status.lag_seconds is 'Age of the first change not yet read.';
 comment on column sync.consumer_status.is_walking is
   'It has not yet come to every stored record since the beginning or a replay.';

@@ -13,7 +13,7 @@ begin
      where p.pronamespace = 'sync'::regnamespace
        and p.proname in (
          -- the connection
-         'open_stage', 'maintain',
+         'open_stage', 'maintain', 'retired_partitions',
          -- the stream
          'add_source', 'pause_source', 'rewind_source', 'remove_source',
          'enabled_sources', 'claim_lane', 'filter_generation', 'tracked_repos',

@@ -3,15 +3,16 @@
 -- nothing else there.
 grant usage on schema sync, sync_priv to sync_reader;
 grant select on sync.records, sync.change_log, sync.problems, sync.status, sync.repo_status,
-  sync.host_status, sync.source_status, sync.consumer_status to sync_reader;
+  sync.host_status, sync.source_status, sync.consumer_status, sync.log_status to sync_reader;
 grant execute on function
   sync.create_consumer(text, text[], text[], text, int),
   sync.read_changes(text, int, int),
   sync.replay(text, text[], text[]),
   sync.drop_consumer(text),
+  sync.position_id(text),
   sync.get_record(text),
   sync.list_records(text, text, int) to sync_reader;
 
 -- A view calls its functions in the name of whoever reads it; none of these reveals a record.
 grant execute on function sync_priv.clock(), sync_priv.cid_text(bytea),
-  sync_priv.base32_pair(int), sync_priv.cid_bytes(text) to sync_reader;
+  sync_priv.base32_pair(int), sync_priv.cid_bytes(text), sync_priv.partition_size() to sync_reader;

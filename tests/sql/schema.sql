@@ -167,6 +167,10 @@ create table sync_priv.held_events (
   status text,
   reason text
 );
+create table sync_priv.log_gaps (
+  last_id bigint not null,
+  next_id bigint not null
+);
 create unlogged table sync_priv.log_markers (
   xid xid8 not null,
   round integer not null default 1
@@ -178,6 +182,9 @@ create table sync_priv.log_state (
   system_identifier bigint not null,
   timeline text not null,
   database_oid oid not null,
+  keep_age interval not null default '1 day'::interval,
+  max_age interval,
+  max_bytes bigint,
   table_oid oid not null
 );
 create unlogged table sync_priv.pending_changes (
@@ -328,9 +335,14 @@ alter table sync_priv.fetch_state add constraint fetch_state_pkey PRIMARY KEY (i
 alter table sync_priv.filter_state add constraint filter_state_is_only_check CHECK (is_only);
 alter table sync_priv.filter_state add constraint filter_state_pkey PRIMARY KEY (is_only);
 alter table sync_priv.held_events add constraint held_events_pkey PRIMARY KEY (held_id);
+alter table sync_priv.log_gaps add constraint log_gaps_check CHECK ((next_id > last_id));
+alter table sync_priv.log_gaps add constraint log_gaps_pkey PRIMARY KEY (last_id);
 alter table sync_priv.log_markers add constraint log_markers_pkey PRIMARY KEY (xid);
 alter table sync_priv.log_markers add constraint number_changes TRIGGER DEFERRABLE INITIALLY DEFERRED;
 alter table sync_priv.log_state add constraint log_state_is_only_check CHECK (is_only);
+alter table sync_priv.log_state add constraint log_state_keep_age_check CHECK ((keep_age >= '00:00:00'::interval));
+alter table sync_priv.log_state add constraint log_state_max_age_check CHECK ((max_age > '00:00:00'::interval));
+alter table sync_priv.log_state add constraint log_state_max_bytes_check CHECK ((max_bytes > 0));
 alter table sync_priv.log_state add constraint log_state_pkey PRIMARY KEY (is_only);
 alter table sync_priv.problem_deltas add constraint problem_deltas_pkey PRIMARY KEY (delta_id);
 alter table sync_priv.problem_totals add constraint problem_totals_pkey PRIMARY KEY (reason, host, did);
@@ -408,6 +420,19 @@ create view sync.host_status with (security_barrier=true) (
   fetching bigint,
   waiting bigint,
   updated_at timestamp with time zone
+);
+create view sync.log_status with (security_barrier=true) (
+  name name,
+  state text,
+  first_id bigint,
+  last_id bigint,
+  bytes bigint,
+  oldest_at timestamp with time zone,
+  newest_at timestamp with time zone,
+  held_back_by text,
+  keep_age interval,
+  max_age interval,
+  max_bytes bigint
 );
 create view sync.problems with (security_barrier=true) (
   reason text,
@@ -487,6 +512,17 @@ create view sync.status with (security_barrier=true) (
   consumers bigint,
   problems bigint
 );
+create view sync_priv.log_partitions (
+  part bigint,
+  name name,
+  state text,
+  first_id bigint,
+  last_id bigint,
+  oldest_at timestamp with time zone,
+  newest_at timestamp with time zone,
+  bytes bigint,
+  total_bytes numeric
+);
 create view sync_priv.visible_repos (
   repo_id bigint,
   did text,
@@ -543,8 +579,10 @@ create function sync.open_stage() returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set client_min_messages=warning;
 create function sync.pause_source(p_url text) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.position_id(p_position text) returns bigint
+  language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.read_changes(p_name text, p_max_changes integer DEFAULT 1000, p_shard integer DEFAULT 0) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
-  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync.reconcile_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, outcome text, created bigint, updated bigint, deleted bigint)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.recover_fetches() returns bigint
@@ -565,9 +603,13 @@ create function sync.restore_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.resync_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.retired_partitions() returns TABLE(name text, state text)
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.rewind_source(p_url text, p_seq bigint) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_signing_key text) returns boolean
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.set_retention(p_keep_age interval, p_max_age interval DEFAULT NULL::interval, p_max_bytes bigint DEFAULT NULL::bigint) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.stop_source(p_source_id integer, p_error text) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
@@ -613,6 +655,8 @@ create function sync_priv.cid_text(p_cid bytea) returns text
   language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.clock() returns timestamp with time zone
   language sql stable;
+create function sync_priv.close_partition() returns boolean
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.covered_collections(p_patterns text[], p_more text[] DEFAULT NULL::text[]) returns integer[]
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
@@ -646,6 +690,8 @@ create function sync_priv.is_shown(p_repo_id bigint, p_collection_id integer) re
 create function sync_priv.is_tracked_nsid(p_nsid text) returns boolean
   language sql stable;
 create function sync_priv.judge_stage(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.leave_partition() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.load_first() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
@@ -707,6 +753,8 @@ create function sync_priv.require_stage() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.rest_steps(p_item_collection integer, p_last sync_priv.batch_step, p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.retire_log() returns boolean
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_chain(p_run bigint) returns void
@@ -750,6 +798,7 @@ grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[]
 grant execute on routine sync.open_gaps() to sync_ingester;
 grant execute on routine sync.open_stage() to sync_ingester;
 grant execute on routine sync.pause_source(text) to sync_ingester;
+grant execute on routine sync.position_id(text) to sync_reader;
 grant execute on routine sync.read_changes(text,integer,integer) to sync_reader;
 grant execute on routine sync.reconcile_repos(bigint[],bigint[],bytea[]) to sync_ingester;
 grant execute on routine sync.recover_fetches() to sync_ingester;
@@ -759,6 +808,7 @@ grant execute on routine sync.replay(text,text[],text[]) to sync_reader;
 grant execute on routine sync.repo_identity(text[]) to sync_ingester;
 grant execute on routine sync.repo_proof(text) to sync_ingester;
 grant execute on routine sync.report_revs(text[],text[],boolean[],text[]) to sync_ingester;
+grant execute on routine sync.retired_partitions() to sync_ingester;
 grant execute on routine sync.rewind_source(text,bigint) to sync_ingester;
 grant execute on routine sync.set_identity(text,text,text,text) to sync_ingester;
 grant execute on routine sync.stop_source(integer,text) to sync_ingester;
@@ -773,6 +823,7 @@ grant execute on routine sync_priv.cid_text(bytea) to sync_reader;
 grant execute on routine sync_priv.cid_text(bytea) to sync_replicator;
 grant execute on routine sync_priv.clock() to sync_ingester;
 grant execute on routine sync_priv.clock() to sync_reader;
+grant execute on routine sync_priv.partition_size() to sync_reader;
 grant usage on schema sync to sync_ingester;
 grant usage on schema sync to sync_reader;
 grant usage on schema sync to sync_replicator;
@@ -787,6 +838,7 @@ grant select on sync.consumer_status to sync_ingester;
 grant select on sync.consumer_status to sync_reader;
 grant select on sync.host_status to sync_ingester;
 grant select on sync.host_status to sync_reader;
+grant select on sync.log_status to sync_reader;
 grant select on sync.problems to sync_ingester;
 grant select on sync.problems to sync_reader;
 grant select on sync.records to sync_reader;

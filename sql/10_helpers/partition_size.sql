@@ -1,6 +1,6 @@
 -- How many change ids one partition of the log holds.
 --
--- Called by: sync_priv.open_epoch(), sync_priv.make_partitions().
+-- Called by: whatever makes, leaves or looks at partitions.
 create or replace function sync_priv.partition_size()
   returns bigint
   language sql
