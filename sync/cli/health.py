@@ -34,6 +34,15 @@ _PARTITIONS = """
                          / sync_priv.partition_size()) is not null as has_next
       from sync_priv.change_ids s
 """
+_HELD_BACK = """
+    select p.held_back_by, count(*) as partitions, sum(p.bytes)::bigint as bytes,
+           bool_and(p.state = 'closed') as is_closed
+      from sync.log_status p
+     where p.state in ('closed', 'retired', 'pending', 'detached')
+       and p.held_back_by is distinct from 'age'
+       and (p.state <> 'closed' or p.held_back_by is not null)
+     group by p.held_back_by
+"""
 _LOG_LOCK = """
     select a.pid, a.usename, a.application_name, a.state,
            extract(epoch from clock_timestamp() - a.state_change)::float8 as seconds
@@ -132,6 +141,28 @@ def check_partitions(session: Session) -> Iterator[Finding]:
             "The log's next partition is not made yet.",
             "The service makes it: see that `standpipe run` is running.",
         )
+
+
+def check_retention(session: Session) -> Iterator[Finding]:
+    """Find who keeps the log from giving up its old partitions."""
+    rows = session.execute(_HELD_BACK).fetchall()
+    for row in rows:
+        amount = f"{row['partitions']} old partitions of the log ({_size(row['bytes'])})"
+        if row["is_closed"]:
+            yield warn(
+                "retention",
+                f"{row['held_back_by']} keeps {amount}: it has not read them.",
+                "Run its reader, drop it with sync.drop_consumer(), or set a limit with "
+                "sync.set_retention().",
+            )
+        elif row["held_back_by"]:
+            yield warn(
+                "retention",
+                f"{amount} wait for {row['held_back_by']}, which still uses the log.",
+                "It ends by itself if it is a dump; the service tries again.",
+            )
+    if not rows:
+        yield ok("retention", "nothing holds old partitions of the log back")
 
 
 def check_sources(session: Session) -> Iterator[Finding]:
@@ -260,6 +291,7 @@ CHECKS: dict[str, Callable[[Session], Iterator[Finding]]] = {
     "server": check_server,
     "roles": check_roles,
     "partitions": check_partitions,
+    "retention": check_retention,
     "sources": check_sources,
     "log lock": check_log_lock,
     "transactions": check_transactions,

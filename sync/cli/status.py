@@ -23,6 +23,14 @@ _TROUBLED = """
      order by r.updated_at desc
      limit %s
 """
+_LOG = """
+    select count(*) as partitions, coalesce(sum(p.bytes), 0)::bigint as bytes,
+           min(p.oldest_at) as oldest_at,
+           max(p.held_back_by) filter (where p.held_back_by <> 'age') as held_back_by,
+           min(p.keep_age)::text as keep_age, min(p.max_age)::text as max_age,
+           min(p.max_bytes) as max_bytes
+      from sync.log_status p
+"""
 _PROBLEMS = """
     select p.reason, p.host, p.did, p.events, p.last_seen_at, p.detail
       from sync.problems p
@@ -77,6 +85,7 @@ def read_overview(session: Session) -> dict[str, Any]:
     """Return the row of `sync.status` with sources, repos in trouble and the last problems."""
     return {
         "status": session.execute("select * from sync.status").fetchone(),
+        "log": session.execute(_LOG).fetchone(),
         "sources": session.execute(
             "select * from sync.source_status order by source_id"
         ).fetchall(),
@@ -100,6 +109,7 @@ def _print_overview(overview: dict[str, Any]) -> None:
             ]
         ],
     )
+    _print_rows("Change log", [overview["log"]])
     _print_rows("Sources", overview["sources"])
     _print_rows("Repos in trouble", overview["troubled_repos"])
     _print_rows("Last problems", overview["problems"])

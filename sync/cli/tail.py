@@ -1,6 +1,5 @@
 """`standpipe tail`: watch the change log without being one of its consumers."""
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,20 +12,19 @@ from sync.cli.context import Session, database_command, json_option, open_sessio
 from sync.cli.output import print_json, show
 from sync.cli.track import check_patterns, collection_option, known_accounts
 from sync.config import Settings
-from sync.errors import UsageError
+from sync.database import refusals
+from sync.errors import BadArgument, ConsumerOutrun, OtherEpoch, UsageError
 from sync.roles import READER
 
 PAGE_ROWS = 1000
 # A NOTIFY wakes us at once; this only bounds how long a lost connection goes unnoticed.
 WAKE_UP_S = 10.0
 MAX_LINE = 160
-_POSITION = re.compile(r"(?:[0-9]{1,9}\.)?([0-9]{1,18})")
-
-_ENDS = """
-    select split_part(s.log_floor, '.', 2)::bigint as floor,
-           split_part(s.log_head, '.', 2)::bigint as head, s.log_floor
+_END = """
+    select sync.position_id(case %s when 'now' then s.log_head else s.log_floor end) as id
       from sync.status s
 """
+_AFTER = "select sync.position_id(%s) as id"
 _HEAD = "select c.change_id from sync.change_log c order by c.change_id desc limit 1"
 _PAGE = """
     select c.change_id, c.position, c.kind, c.did, c.collection, c.rkey, c.rev, c.cid, c.is_live,
@@ -130,24 +128,18 @@ class LogReader:
 
 def find_start(session: Session, start: str) -> int:
     """Return the change id after which to read."""
-    ends = session.execute(_ENDS).fetchone()
-    assert ends is not None
-    if start == "now":
-        return int(ends["head"])
-    if start == "beginning":
-        return int(ends["floor"])
-    match = _POSITION.fullmatch(start)
-    if match is None:
+    query = _END if start in ("now", "beginning") else _AFTER
+    try:
+        with refusals():
+            row = session.execute(query, [start]).fetchone()
+    except BadArgument as error:
         raise UsageError(
             f"{start!r} is no position: use one that `tail` printed, `beginning` or `now`."
-        )
-    wanted = int(match[1])
-    if wanted < ends["floor"]:
-        raise UsageError(
-            f"The log no longer reaches back to {start}: what is left starts after "
-            f"{ends['log_floor']}; the records themselves are in sync.records."
-        )
-    return wanted
+        ) from error
+    except (OtherEpoch, ConsumerOutrun) as error:
+        raise UsageError(f"{error}: read sync.records afresh, then start from `now`.") from error
+    assert row is not None
+    return int(row["id"])
 
 
 def _print_change(row: dict[str, Any], *, as_json: bool) -> None:

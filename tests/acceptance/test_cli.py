@@ -179,7 +179,7 @@ def test_a_program_that_is_not_there_or_dies_is_told_as_a_shell_does(on_clone: S
 
 def test_a_ctrl_c_ends_what_a_shell_runs_and_not_the_shell(tmp_path: Path, clone: str) -> None:
     environment = {"STANDPIPE_DATABASE_URL": clone}
-    script = "trap 'echo trapped' INT; echo ready; sleep 60 & wait; kill %1; exit 5"
+    script = "sleep 60 & trap 'echo trapped; kill $!' INT; echo ready; wait; exit 5"
     with started_program(
         "exec", "bash", "-c", script, folder=tmp_path, environment=environment
     ) as (process):

@@ -280,9 +280,9 @@ async def test_nothing_of_it_ends_in_a_deadlock(lane, clone):
         at(lane, turn * 2 * DAY)
         lane.maintain()
         assert await drop_retired(clone)
-    assert lane.value(
-        "select deadlocks from pg_stat_database where datname = current_database()"
-    ) == 0
+    assert (
+        lane.value("select deadlocks from pg_stat_database where datname = current_database()") == 0
+    )
 
 
 # Positions kept outside ------------------------------------------------------------------------
