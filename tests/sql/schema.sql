@@ -774,8 +774,8 @@ create function sync_priv.walk_steps(p_consumer sync.consumers, p_shard sync_pri
 
 -- Publications
 
-create publication sync_changes for table sync.changes with (publish = 'insert', publish_via_partition_root);
-create publication sync_records for table sync.collections, sync.repos, sync.stored_records with (publish = 'insert, update, delete, truncate');
+create publication sync_changes for table sync.changes with (publish = 'insert', publish_via_partition_root = true);
+create publication sync_records for table sync.collections, sync.repos, sync.stored_records with (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
 
 -- Grants
 
