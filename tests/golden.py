@@ -124,6 +124,19 @@ _SECTIONS: dict[str, str] = {
         join pg_language l on l.oid = p.prolang where {ours}
         order by n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)
     """,
+    "Publications": """
+        select format('create publication %I for table %s with (publish = %L, '
+                      'publish_via_partition_root = %s);', p.pubname,
+                      (select string_agg(r.prrelid::regclass::text, ', '
+                                         order by r.prrelid::regclass::text)
+                         from pg_publication_rel r where r.prpubid = p.oid),
+                      concat_ws(', ', case when p.pubinsert then 'insert' end,
+                                case when p.pubupdate then 'update' end,
+                                case when p.pubdelete then 'delete' end,
+                                case when p.pubtruncate then 'truncate' end),
+                      p.pubviaroot::text) as line
+        from pg_publication p order by p.pubname
+    """,
     "Grants": """
         select format('grant %s on %s to %s;',
                       string_agg(lower(x.privilege_type), ', ' order by x.privilege_type), g.object,

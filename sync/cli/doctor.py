@@ -17,6 +17,7 @@ from sync.cli.context import (
 from sync.cli.findings import Finding, fail, ok, warn
 from sync.cli.health import CHECKS, check_disk, check_schema
 from sync.cli.output import print_json, printable
+from sync.cli.replication import check_replication
 from sync.config import Settings
 from sync.database import connect_sync, first_line
 from sync.errors import DatabaseUnavailable, SchemaError
@@ -57,7 +58,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
                 yield finding
                 if finding.level == "fail":
                     return
-            for name, check in CHECKS.items():
+            for name, check in {**CHECKS, "replication": check_replication}.items():
                 yield from _run(name, check, session)
             yield check_disk(session, settings)
     except (DatabaseUnavailable, SchemaError) as error:

@@ -29,3 +29,21 @@ def warn(check: str, finding: str, advice: str) -> Finding:
 def fail(check: str, finding: str, advice: str) -> Finding:
     """Return a finding that stops the sync."""
     return Finding(check, "fail", finding, advice)
+
+
+def since(seconds: float) -> str:
+    """Write an age in the unit a person would choose."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit} ago"
+    return f"{seconds:,.0f} s ago"
+
+
+def size(count_bytes: int) -> str:
+    """Write a number of bytes in the unit a person would choose."""
+    amount = float(count_bytes)
+    for unit in ("bytes", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:,.0f} {unit}"
+        amount /= 1024
+    return f"{amount:,.1f} GiB"

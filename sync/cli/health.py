@@ -7,6 +7,8 @@ from typing import Any, LiteralString
 
 from sync.cli.context import Session
 from sync.cli.findings import Finding, fail, ok, warn
+from sync.cli.findings import since as _since
+from sync.cli.findings import size as _size
 from sync.config import Settings
 from sync.errors import SchemaError
 from sync.roles import ROLES
@@ -19,7 +21,6 @@ LATE_CURSOR_S = 60.0
 LONG_TRANSACTION_S = 3600.0
 CLOCK_SKEW_S = 30.0
 LOW_DISK_BYTES, EMPTY_DISK_BYTES = 5 << 30, 512 << 20
-RETAINED_WAL_BYTES = 4 << 30
 
 _ROLES = """
     select r.rolname as name, pg_has_role(session_user, r.oid, 'MEMBER') as is_member
@@ -62,11 +63,6 @@ _TRANSACTIONS = """
        and a.xact_start < clock_timestamp() - %s * interval '1 second'
      order by a.xact_start limit 5
 """
-_SLOTS = """
-    select s.slot_name,
-           coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::bigint as bytes
-      from pg_catalog.pg_replication_slots s where not s.active
-"""
 
 
 def check_schema(session: Session) -> Iterator[Finding]:
@@ -87,15 +83,6 @@ def check_server(session: Session) -> Iterator[Finding]:
             "version",
             f"PostgreSQL {major} is newer than any this version was tested with.",
             "Look for a newer Standpipe.",
-        )
-    level = _one(session, "select current_setting('wal_level') as level")["level"]
-    if level == "logical":
-        yield ok("wal_level", "logical")
-    else:
-        yield warn(
-            "wal_level",
-            f"wal_level is {level}: everything works but logical replication.",
-            "To replicate, set wal_level = logical and restart PostgreSQL.",
         )
     now = _one(session, "select extract(epoch from clock_timestamp())::float8 as now")["now"]
     skew_s = abs(now - time.time())
@@ -213,7 +200,7 @@ def check_log_lock(session: Session) -> Iterator[Finding]:
 
 
 def check_transactions(session: Session) -> Iterator[Finding]:
-    """Find what keeps old rows alive: long transactions, prepared ones, forgotten slots."""
+    """Find what keeps old rows alive: long transactions and prepared ones."""
     quiet = True
     for row in session.execute(_TRANSACTIONS, [LONG_TRANSACTION_S]).fetchall():
         quiet = False
@@ -231,14 +218,6 @@ def check_transactions(session: Session) -> Iterator[Finding]:
             f"{prepared} prepared transactions wait.",
             "Commit or roll them back: see pg_prepared_xacts.",
         )
-    for row in session.execute(_SLOTS).fetchall():
-        if row["bytes"] > RETAINED_WAL_BYTES:
-            quiet = False
-            yield warn(
-                "replication",
-                f"Nobody reads slot {row['slot_name']}; it keeps {_size(row['bytes'])} of WAL.",
-                "Start its reader, or drop it: select pg_drop_replication_slot(…).",
-            )
     if quiet:
         yield ok("transactions", "none is old")
 
@@ -304,20 +283,3 @@ def _one(session: Session, query: LiteralString) -> dict[str, Any]:
     row = session.execute(query).fetchone()
     assert row is not None
     return row
-
-
-def _since(seconds: float) -> str:
-    """Write an age in the unit a person would choose."""
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.0f} {unit} ago"
-    return f"{seconds:,.0f} s ago"
-
-
-def _size(count_bytes: int) -> str:
-    size = float(count_bytes)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:,.0f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} GiB"

@@ -31,6 +31,9 @@ _FIRST_WITH_BUILTIN_LOCALE = 17
 
 _SETTINGS = {
     "wal_level": "logical",
+    # A subscriber that stays away would otherwise keep WAL until the disk is full, and that stops
+    # everything. This is hours of a busy stream, days of a calm one; then it starts over.
+    "max_slot_wal_keep_size": "16GB",
     "shared_buffers": "256MB",
     "maintenance_work_mem": "128MB",
     "max_wal_size": "2GB",

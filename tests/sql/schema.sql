@@ -772,6 +772,11 @@ create function sync_priv.walk_statuses(p_run bigint) returns void
 create function sync_priv.walk_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_head bigint, p_room integer, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 
+-- Publications
+
+create publication sync_changes for table sync.changes with (publish = 'insert', publish_via_partition_root = true);
+create publication sync_records for table sync.collections, sync.repos, sync.stored_records with (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
+
 -- Grants
 
 grant execute on routine sync.add_source(text,text) to sync_ingester;

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from sync.cli.display import Display, Rate, Stored
-from sync.cli.health import _since, _size
+from sync.cli.findings import since, size
 from sync.cli.output import (
     MAX_PADDING,
     PAGE_ROWS,
@@ -110,11 +110,11 @@ def test_facts_stand_in_one_column(capsys: pytest.CaptureFixture[str]) -> None:
     ("seconds", "text"), [(1, "1 s ago"), (150, "2 minutes ago"), (8000, "2 hours ago")]
 )
 def test_ages_are_written_in_a_fitting_unit(seconds: float, text: str) -> None:
-    assert _since(seconds) == text
+    assert since(seconds) == text
 
 
 def test_sizes_are_written_in_a_fitting_unit() -> None:
-    assert [_size(n) for n in (5, 5 << 10, 5 << 20, 5 << 30)] == [
+    assert [size(n) for n in (5, 5 << 10, 5 << 20, 5 << 30)] == [
         "5 bytes",
         "5 KiB",
         "5 MiB",
