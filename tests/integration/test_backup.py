@@ -207,11 +207,6 @@ def live_writer(url: str, dids: list[str]) -> Iterator[Callable[[], int]]:
             writing.result()
 
 
-PUBLISH = (
-    """create publication test_changes for table sync.changes
-         with (publish = 'insert', publish_via_partition_root = true)""",
-    "create publication test_records for table sync.stored_records, sync.repos, sync.collections",
-)
 UNSUBSCRIBE = (
     "alter subscription follower disable",
     "alter subscription follower set (slot_name = none)",
@@ -223,9 +218,7 @@ def test_a_dump_and_its_slot_have_neither_a_gap_nor_an_overlap(
     postgres: Server, source: Driver, clone: str, tmp_path: Path
 ) -> None:
     """The key of the log refuses what comes twice, and the copy would never be level."""
-    for statement in PUBLISH:
-        source.conn.execute(statement)
-    instead = {f"{URL}/app": clone, "sync_changes, sync_records": "test_changes, test_records"}
+    instead = {f"{URL}/app": clone}
     with postgres.database() as name, subscriber(postgres, name) as copy:
         with live_writer(clone, [did(1), did(2)]) as commits:
             wait_until(lambda: commits() > 50, "the writer writes")

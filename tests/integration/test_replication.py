@@ -319,7 +319,7 @@ def logins(both: Pair) -> Iterator[None]:
 def test_an_app_s_login_has_no_part_in_replication(both: Pair) -> None:
     place = both.source_url.split("@")[1]
     app_url = f"postgresql://app_login:p@{place}"
-    with pytest.raises(psycopg.OperationalError, match="start.* (WAL sender|walsender)|walsender|WAL sender"):
+    with pytest.raises(psycopg.OperationalError, match=r"WAL sender|walsender"):
         psycopg.connect(app_url, replication="database")
     with psycopg.connect(app_url, autocommit=True) as app:
         for statement in (
