@@ -152,6 +152,8 @@ def assert_handles(service: Service, network: Network) -> None:
 def set_replay_window(network: Network, *, ms: int) -> None:
     """Choose how long every PDS can replay; with 1 ms a cursor is outdated at once."""
     for index in range(len(network.pds)):
+        # A PDS polls for what it tells: an event it has not told yet would still come live.
+        network.control("told", pds=index)
         network.control("backfill", pds=index, ms=ms)
 
 

@@ -193,6 +193,7 @@ async function makeAccount(i, n) {
 
 // ---- control (things XRPC cannot do) ------------------------------------------
 // POST {op, ...}: stop|start {pds} | stop-plc | start-plc | backfill {pds, ms}
+//   told {pds}: wait until the PDS has told its subscribers of everything it wrote (it polls)
 //   rotate-key {pds, did}: new signing key on disk -> PLC op -> new commit -> #identity + #sync
 //   emit {pds, did, kind: sync|identity|account}: resequence the current state
 //   email-token {pds, did, purpose}: newest token the PDS "mailed" to that account
@@ -202,6 +203,13 @@ const control = {
   'stop-plc': stopPlc,
   'start-plc': startPlc,
   backfill: ({ pds, ms }) => { hosts[pds].backfillMs = ms; hosts[pds].server.ctx.cfg.subscription.repoBackfillLimitMs = ms },
+  told: async ({ pds }) => {
+    const { sequencer } = hosts[pds].server.ctx
+    for (let i = 0; sequencer.lastSeen < ((await sequencer.curr()) ?? 0); i++) {
+      if (i === 500) throw new Error('the sequencer does not catch up')
+      await new Promise((ok) => setTimeout(ok, 20))
+    }
+  },
   'rotate-key': async ({ pds, did }) => {
     const { ctx } = hosts[pds].server
     const { keyLocation } = await ctx.actorStore.getLocation(did)
