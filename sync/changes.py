@@ -13,9 +13,50 @@ log itself has it, consumers are given the records instead.
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 _ACTIONS = frozenset(("create", "update", "delete"))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change as a consumer is given it; the columns of `sync.read_changes()`.
+
+    `kind` says which fields are there:
+
+    - `create`, `update`: a record. `cid` is text, `value` its JSON; where PostgreSQL's jsonb
+      cannot hold the record, `value` is None, `raw` has the DAG-CBOR and `reason` says why.
+    - `delete`: a record that is gone.
+    - `purge`: everything of `did` and `collection` is gone; None means every one.
+    - `account`, `identity`: `value` has status, active, handle, pds.
+
+    `position` is `epoch.change_id`. `is_live` is False for what was found rather than told: by a
+    walk from the beginning, a resync, or somebody's SQL.
+    """
+
+    position: str
+    kind: str
+    did: str | None
+    collection: str | None
+    rkey: str | None
+    rev: str | None
+    cid: str | None
+    is_live: bool
+    value: Any
+    raw: bytes | None
+    reason: str | None
+    logged_at: datetime
+
+    @property
+    def uri(self) -> str | None:
+        """The at-uri of the record; None for what is not about one record."""
+        return f"at://{self.did}/{self.collection}/{self.rkey}" if self.rkey is not None else None
+
+    def as_event(self) -> dict[str, Any]:
+        """Return the JSON form that `standpipe consumer read --json` prints."""
+        return change_event({each.name: getattr(self, each.name) for each in fields(self)})
 
 
 def change_event(row: Mapping[str, Any]) -> dict[str, Any]:

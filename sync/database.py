@@ -27,6 +27,7 @@ KEEPALIVE_IDLE_S = 20
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3
 
+_DRIVER_ERRORS = (psycopg.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
 # What a startup failure means, by SQLSTATE.
 _LOGIN_REFUSED = {"28000", "28P01"}
 _NO_SUCH_DATABASE = "3D000"
@@ -58,10 +59,8 @@ async def connect(
     if idle_transaction_timeout_s is not None:
         milliseconds = round(idle_transaction_timeout_s * 1000)
         settings["idle_in_transaction_session_timeout"] = f"{milliseconds}ms"
-    try:
+    with login_errors(url, role=role):
         return await asyncpg.connect(url, timeout=timeout_s, server_settings=settings)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        _refuse(url, error, role=role)
 
 
 def connect_sync(
@@ -73,15 +72,13 @@ def connect_sync(
     autocommit: bool = False,
 ) -> psycopg.Connection[DictRow]:
     """Open a psycopg connection with rows as dicts that works as `role`."""
-    try:
+    with login_errors(url, role=role):
         return psycopg.connect(
             url,
             row_factory=dict_row,
             autocommit=autocommit,
             **psycopg_settings(url, name=name, role=role, timeout_s=timeout_s),
         )
-    except (psycopg.Error, ValueError) as error:
-        _refuse(url, error, role=role)
 
 
 def psycopg_settings(
@@ -100,6 +97,15 @@ def psycopg_settings(
         given = str(conninfo_to_dict(url).get("options") or "")
         settings["options"] = f"{given} -c role={role}".strip()
     return settings
+
+
+@contextmanager
+def login_errors(url: str, *, role: str | None = None) -> Iterator[None]:
+    """Turn whatever opening a connection raises into the sentence that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, *_DRIVER_ERRORS) as error:
+        _refuse(url, error, role=role)
 
 
 @contextmanager

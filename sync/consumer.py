@@ -1,0 +1,217 @@
+"""Follow the change log from an app, exactly once.
+
+    from sync import Consumer
+
+    def apply(conn, changes):
+        for change in changes:
+            if change.kind == "create":
+                conn.execute("insert into posts ...", [change.did, change.rkey, change.value])
+            ...
+
+    Consumer("posts", "postgresql://app@localhost/app").run(apply)
+
+`apply` runs inside a transaction that has read the batch. It returns: the transaction commits, and
+that is the acknowledgement. It raises: everything is rolled back, the reading too. So it may be
+called again with the same changes, and must keep its hands off what a rollback cannot take back.
+
+In between the consumer waits for NOTIFY `sync_changes`, and looks on its own now and then in case
+a pooler between them swallows that. A lost connection is opened again, a serialization failure or
+a deadlock is tried again. The rest is `sync.read_changes()`; an app with another driver calls that.
+"""
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import class_row
+
+from sync.changes import Change
+from sync.database import login_errors, psycopg_settings, refusals
+from sync.errors import DatabaseUnavailable, StandpipeError, UsageError
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+Apply: TypeAlias = Callable[[Connection, list[Change]], object]
+
+POLL_S = 10.0
+# How long stop() may go unnoticed by one that waits.
+GLANCE_S = 0.25
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+_MAX_CONFLICTS = 10
+_CONFLICTS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+
+READ = "select * from sync.read_changes(%s, %s, %s)"
+IS_AT_REST = "select s.is_at_rest from sync.consumer_status s where (s.name, s.shard) = (%s, %s)"
+CREATE = """
+    select sync.create_consumer(%s, p_collections => %s::text[], p_dids => %s::text[],
+                                p_start => %s, p_shards => %s)
+"""
+REPLAY = "select sync.replay(%s, p_dids => %s::text[], p_collections => %s::text[])"
+DROP = "select sync.drop_consumer(%s)"
+
+_log = logging.getLogger("sync.consumer")
+
+
+class Reader:
+    """Who reads, and how it takes failures: what both kinds of consumers have in common."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str | None = None,
+        *,
+        shard: int = 0,
+        max_changes: int = 1000,
+        poll_s: float = POLL_S,
+    ) -> None:
+        """Name a consumer; nothing is connected yet.
+
+        `url` is a PostgreSQL URL or connection string; without one STANDPIPE_DATABASE_URL counts,
+        and without that libpq's own variables (PGHOST …). `shard` is which part of a consumer with
+        several this worker reads, `max_changes` (1 … 100,000) bounds a batch, `poll_s` is how many
+        seconds without a notification make it look by itself.
+        """
+        self.name = name
+        self.shard = shard
+        self.max_changes = max_changes
+        self.poll_s = poll_s
+        self.url = os.environ.get("STANDPIPE_DATABASE_URL", "") if url is None else url
+        self.is_stopped = False
+        self.failures = 0
+
+    def stop(self) -> None:
+        """Have `run` return after the batch at hand; safe from signal handlers and threads."""
+        self.is_stopped = True
+
+    def settings(self) -> dict[str, Any]:
+        """Return the parameters of its connections."""
+        name = f"standpipe consumer {self.name}"
+        return {"autocommit": True, **psycopg_settings(self.url, name=name)}
+
+    def pause_after(self, error: Exception, *, is_lost: bool) -> float:
+        """Return the seconds until another try, or 0 if none would help."""
+        self.failures += 1
+        if isinstance(error, _CONFLICTS):
+            if self.failures > _MAX_CONFLICTS:
+                return 0
+            _log.info("consumer %s: a conflict, the batch is read again: %s", self.name, error)
+        elif is_lost:
+            level = logging.WARNING if self.failures == 1 else logging.DEBUG
+            _log.log(level, "consumer %s: the database is lost, trying: %s", self.name, error)
+        else:
+            return 0
+        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**self.failures)
+        return longest * random.uniform(0.5, 1)
+
+    def check_alive(self, conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        """Refuse to commit what an error has ended: PostgreSQL would roll back without a word."""
+        if conn.info.transaction_status == TransactionStatus.INERROR:
+            raise StandpipeError(
+                f"The apply function of consumer {self.name} went on after a database error, so "
+                "the transaction cannot commit: let the error through, or put what may fail into "
+                "`with conn.transaction():`."
+            )
+
+
+class Consumer(Reader):
+    """A worker of a consumer of the change log; see the module."""
+
+    def run(self, apply: Apply, *, follow: bool = True) -> None:
+        """Give `apply` every batch, in its transaction, until stop(); at rest only, if not follow.
+
+        Raises DatabaseUnavailable when the first connection fails, ConsumerOutrun (SY301) when
+        only replay() helps, NoSuchConsumer (SY302), and whatever `apply` raises.
+        """
+        self.is_stopped = False
+        conn: Connection | None = self._connect()
+        try:
+            while not self.is_stopped:
+                try:
+                    if conn is None or conn.closed:
+                        conn = self._connect()
+                    is_at_rest = self._turn(conn, apply)
+                    self.failures = 0
+                    if is_at_rest and not follow:
+                        return
+                    self._wait(conn, self.poll_s if is_at_rest else 0)
+                except (psycopg.Error, DatabaseUnavailable) as error:
+                    is_lost = conn is None or conn.closed
+                    if not (pause := self.pause_after(error, is_lost=is_lost)):
+                        raise
+                    time.sleep(pause)
+        finally:
+            if conn is not None:
+                conn.close()
+
+    def create(
+        self,
+        *,
+        collections: Sequence[str] | None = None,
+        dids: Sequence[str] | None = None,
+        start: str = "beginning",
+        shards: int = 1,
+    ) -> None:
+        """Make the consumer; it belongs to the role that does.
+
+        `collections` are patterns such as app.bsky.feed.*; None means all, as it does for `dids`.
+        `start` is `beginning` (every record there is comes first) or `now`. Raises ConsumerExists.
+        """
+        self._call(CREATE, as_list(collections), as_list(dids), start, shards)
+
+    def replay(
+        self, *, dids: Sequence[str] | None = None, collections: Sequence[str] | None = None
+    ) -> None:
+        """Have everything delivered again after a purge, or some dids and collections only.
+
+        Everything is also the way back after ConsumerOutrun. Raises NoSuchConsumer, NotTracked.
+        """
+        self._call(REPLAY, as_list(dids), as_list(collections))
+
+    def drop(self) -> None:
+        """Forget the consumer and where it stood. Raises NoSuchConsumer."""
+        self._call(DROP)
+
+    def _connect(self) -> Connection:
+        with login_errors(self.url):
+            conn = psycopg.connect(self.url, **self.settings())
+        conn.execute("listen sync_changes")
+        return conn
+
+    def _turn(self, conn: Connection, apply: Apply) -> bool:
+        """Read and apply one batch; tell whether nothing is left for now."""
+        with refusals(), conn.transaction(), conn.cursor(row_factory=class_row(Change)) as cursor:
+            cursor.execute(READ, [self.name, self.max_changes, self.shard])
+            if changes := cursor.fetchall():
+                apply(conn, changes)
+                self.check_alive(conn)
+        if changes:
+            return False
+        row = conn.execute(IS_AT_REST, [self.name, self.shard]).fetchone()
+        return row is None or bool(row[0])
+
+    def _wait(self, conn: Connection, seconds: float) -> None:
+        """Wait for a notification; those that came before the last reading are dropped."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            woken = list(conn.notifies(timeout=min(left, GLANCE_S), stop_after=1))
+            if woken or self.is_stopped or not left:
+                return
+
+    def _call(self, query: str, *arguments: object) -> None:
+        with login_errors(self.url):
+            conn = psycopg.connect(self.url, **self.settings())
+        with conn, refusals():
+            conn.execute(query, [self.name, *arguments])
+
+
+def as_list(values: Sequence[str] | None) -> list[str] | None:
+    """Return what psycopg sends as an array; a lone string is a mistake, not a list of letters."""
+    if isinstance(values, str):
+        raise UsageError(f"{values!r} is one name where a list of names is expected: [{values!r}].")
+    return None if values is None else list(values)
