@@ -38,6 +38,7 @@ Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Apply: TypeAlias = Callable[[Connection, list[Change]], object]
 
 POLL_S = 10.0
+MAX_CHANGES = 100_000
 # How long stop() may go unnoticed by one that waits.
 GLANCE_S = 0.25
 _FIRST_PAUSE_S = 0.05

@@ -30,6 +30,7 @@ COMMANDS = {
     "resync": "sync.cli.track:resync",
     "status": "sync.cli.status:status",
     "tail": "sync.cli.tail:tail",
+    "consumer": "sync.cli.consumer:consumer",
     "query": "sync.cli.query:query",
     "verify": "sync.cli.verify:verify",
     "import": "sync.cli.importing:import_command",
@@ -76,7 +77,9 @@ class _Commands(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
-        command.help = _keep_lines(command.help or "")
+        parts = command.commands.values() if isinstance(command, click.Group) else ()
+        for each in (command, *parts):
+            each.help = _keep_lines(each.help or "")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -23,6 +23,10 @@ def render_reference() -> str:
         command = cli.get_command(root, name)
         assert command is not None
         parts += _section(f"standpipe {name}", command, root, name=name)
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name=name, parent=root)
+            for part, each in command.commands.items():
+                parts += _section(f"standpipe {name} {part}", each, context, name=part)
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import click
 
-from sync.changes import change_event
+from sync.changes import Change
 from sync.cli.context import Session, database_command, json_option, open_session
 from sync.cli.output import print_json, show
 from sync.cli.track import check_patterns, collection_option, known_accounts
@@ -83,8 +82,8 @@ def tail(
         log = LogReader(session, find_start(session, start), dids=dids, patterns=patterns)
         session.execute("listen sync_changes")
         while True:
-            for row in log.read():
-                _print_change(row, as_json=as_json)
+            for change in log.read():
+                print_change(change, as_json=as_json)
             if not follow:
                 return
             sys.stdout.flush()
@@ -101,8 +100,8 @@ class LogReader:
     dids: Sequence[str] = field(kw_only=True, default=())
     patterns: Sequence[str] = field(kw_only=True, default=())
 
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows up to the end that the log has now.
+    def read(self) -> Iterator[Change]:
+        """Yield the changes up to the end that the log has now.
 
         Ids are given in commit order, so nothing can appear later below an end once seen.
         """
@@ -119,9 +118,10 @@ class LogReader:
                     "limit": PAGE_ROWS,
                 },
             ).fetchall()
-            for change in page:
-                yield change
-                self.position = change["change_id"]
+            for row in page:
+                change_id = row.pop("change_id")
+                yield Change(**row)
+                self.position = change_id
             if len(page) < PAGE_ROWS:
                 self.position = head
 
@@ -142,14 +142,15 @@ def find_start(session: Session, start: str) -> int:
     return int(row["id"])
 
 
-def _print_change(row: dict[str, Any], *, as_json: bool) -> None:
-    event = change_event(row)
+def print_change(change: Change, *, as_json: bool) -> None:
+    """Print a change on one line: cut to fit for people, whole for programs."""
     if as_json:
-        print_json({**event, "time": row["logged_at"]})
+        print_json({**change.as_event(), "time": change.logged_at})
         return
-    place = "/".join(part for part in (row["did"], row["collection"], row["rkey"]) if part)
-    told = "" if row["value"] is None else show(row["value"])
-    if row["reason"] is not None:
-        told = f"({show(row['reason'])})"
-    line = f"{row['position']:>8} {show(row['logged_at'])} {row['kind']:<8} {show(place) or '*'}"
+    place = "/".join(part for part in (change.did, change.collection, change.rkey) if part)
+    told = "" if change.value is None else show(change.value)
+    if change.reason is not None:
+        told = f"({show(change.reason)})"
+    when = show(change.logged_at)
+    line = f"{change.position:>8} {when} {change.kind:<8} {show(place) or '*'}"
     click.echo(f"{line}  {told}"[:MAX_LINE].rstrip())
