@@ -7,11 +7,13 @@ PYTHONS := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
 PYTEST_ARGS ?=
+# Those that look at STANDPIPE_TEST_LONG.
+LONG_TESTS = $(shell grep -rl STANDPIPE_TEST_LONG tests --include='test_*.py')
 # A checkout that root used first may have a cache folder that we cannot write.
 MYPY_CACHE = $(shell mkdir -p .mypy_cache 2>/dev/null; test -w .mypy_cache && echo .mypy_cache || echo /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint types layers check schema bench clean
+.PHONY: help install demo run test test-long lint types layers check schema bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +28,9 @@ run: $(STAMP) ## sync from the public network into ./standpipe-data (or STANDPIP
 
 test: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' for some
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-long: $(STAMP) ## the random and crash tests with far more seeds; takes hours
+	@STANDPIPE_TEST_LONG=1 $(BIN)/python -m pytest --timeout 7200 $(PYTEST_ARGS) $(LONG_TESTS)
 
 lint: $(STAMP) ## check form and style
 	@$(BIN)/ruff format --no-cache --check .
