@@ -28,6 +28,7 @@ COMMANDS = {
     "track": "sync.cli.track:track",
     "untrack": "sync.cli.track:untrack",
     "resync": "sync.cli.track:resync",
+    "source": "sync.cli.source:source",
     "status": "sync.cli.status:status",
     "tail": "sync.cli.tail:tail",
     "consumer": "sync.cli.consumer:consumer",

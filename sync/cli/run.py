@@ -6,24 +6,23 @@ import dataclasses
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
 from sync import log
 from sync.cli.context import choose_settings, database_name, open_server, run_until_stopped
 from sync.cli.display import Display
+from sync.cli.source import check_source
 from sync.config import Settings
 from sync.database import connect_sync
 from sync.embedded import EmbeddedPostgres
-from sync.errors import StandpipeError, UsageError
+from sync.errors import StandpipeError
 from sync.progress import Progress
 from sync.roles import INGESTER
 from sync.schema import code_revision, database_revision, require_current, upgrade
 from sync.service import run_service
 
 WATCH_S = 2.0
-_SCHEMES = {"https", "wss", "http", "ws"}
 
 
 @click.command()
@@ -95,22 +94,6 @@ def run(
         finally:
             log.setup(settings.log_format, settings.log_level)
         log.get("run").info("stopped", seconds=round(progress.elapsed_s, 1))
-
-
-def check_source(url: str, settings: Settings) -> None:
-    """Refuse a source that is no relay's or PDS's address, before anything is written."""
-    parts = urlsplit(url)
-    has_more = parts.path.strip("/") or parts.query or parts.fragment
-    if parts.scheme not in _SCHEMES or not parts.hostname or has_more:
-        raise UsageError(
-            f"{url!r} is not a source: give the URL of a relay or PDS such as "
-            "https://bsky.network, without a path."
-        )
-    if parts.scheme in {"http", "ws"} and not settings.allow_private_hosts:
-        raise UsageError(
-            f"{url!r} is not encrypted: use https, or set STANDPIPE_ALLOW_PRIVATE_HOSTS=true in "
-            "development."
-        )
 
 
 @contextlib.asynccontextmanager
