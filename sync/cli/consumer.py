@@ -42,6 +42,10 @@ def consumer() -> None:
     A consumer remembers what it was given. An app reads with sync.read_changes() or with `Consumer`
     from Python, in the transaction in which it writes; these commands are for whoever sets it up
     or looks at it. A consumer belongs to the login that makes it.
+
+    Examples:
+      standpipe consumer create posts --collection app.bsky.feed.post
+      standpipe consumer read posts --follow
     """
 
 

@@ -29,6 +29,9 @@ def source() -> None:
 
     A source is a relay, which forwards many hosts, or a PDS, which speaks for its own accounts. A
     running service follows what is changed here within a second.
+
+    Example:
+      standpipe source add https://pds.example.com --kind pds
     """
 
 

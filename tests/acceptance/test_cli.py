@@ -51,7 +51,19 @@ def test_every_command_that_prints_data_can_print_json() -> None:
     for name in COMMANDS.keys() - {"demo", "run", "upgrade", "exec", "simnet"}:
         command = cli.get_command(context, name)
         assert command is not None
-        assert "as_json" in {parameter.name for parameter in command.params}, name
+        parts = command.commands.values() if isinstance(command, click.Group) else [command]
+        for part in parts:
+            assert "as_json" in {parameter.name for parameter in part.params}, (name, part.name)
+
+
+@pytest.mark.parametrize("name", ["consumer", "source"])
+def test_every_part_of_a_command_explains_itself(name: str, standpipe: Standpipe) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert isinstance(command, click.Group)
+    for part in command.commands:
+        result = standpipe(name, part, "--help")
+        assert f"standpipe {name} {part}" in result.out
+        assert "Example" in result.out
 
 
 def test_without_a_command_it_prints_its_help(standpipe: Standpipe) -> None:
