@@ -15,6 +15,7 @@ from psycopg.rows import DictRow
 from sync.cli.reference import render_reference as render_commands
 from sync.config import render_reference as render_settings
 from sync.database import connect_sync
+from sync.reasons import render_reference as render_reasons
 from tests.postgres import TEMPLATE, chosen_binaries, running_server
 from tests.sql import reference
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 SCHEMA_FILE = ROOT / "tests" / "sql" / "schema.sql"
 SETTINGS_FILE = ROOT / "docs" / "reference" / "configuration.md"
 COMMANDS_FILE = ROOT / "docs" / "reference" / "cli.md"
+PROBLEMS_FILE = ROOT / "docs" / "reference" / "problems.md"
 
 _OURS = "n.nspname in ('sync', 'sync_priv', 'sync_stage', 'sync_migration')"
 
@@ -186,6 +188,7 @@ def main() -> None:
     """Rewrite all of them."""
     SETTINGS_FILE.write_text(render_settings(), encoding="utf-8")
     COMMANDS_FILE.write_text(render_commands(), encoding="utf-8")
+    PROBLEMS_FILE.write_text(render_reasons(), encoding="utf-8")
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server(Path(folder) / "data", chosen_binaries()) as server,

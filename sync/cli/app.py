@@ -30,6 +30,7 @@ COMMANDS = {
     "resync": "sync.cli.track:resync",
     "source": "sync.cli.source:source",
     "status": "sync.cli.status:status",
+    "problems": "sync.cli.problems:problems",
     "tail": "sync.cli.tail:tail",
     "consumer": "sync.cli.consumer:consumer",
     "query": "sync.cli.query:query",
