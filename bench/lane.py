@@ -109,11 +109,12 @@ async def _run_lane(
             control=control,
             state=StreamState(start),
             queue=queue,
-            reader=cast("FirehoseReader", _NoReader()),
+            reader=_NoReader(),
             resolver=resolver,
             progress=Progress(),
             source=source,
             wakes=Wakes(),
+            publish=lambda: None,
         )
         for frame in frames:
             await queue.put(frame, connection=queue.connection)

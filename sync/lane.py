@@ -7,7 +7,9 @@ loses. Batches are what the queue holds at the time: small when idle, large when
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sync import log
 from sync.applier import Applier, Batch
@@ -15,7 +17,6 @@ from sync.atproto.frame import ErrorMessage, InfoMessage, peek_did
 from sync.config import Settings
 from sync.database import IngestConnection
 from sync.errors import FramingError, IdentityError, MessageError, StandpipeError
-from sync.firehose import FirehoseReader
 from sync.problems import ProblemLog
 from sync.progress import Progress, SourceProgress
 from sync.resolver import Resolver
@@ -45,6 +46,13 @@ class SourceStopped(StandpipeError):
     """The source cannot go on without an operator (D-14)."""
 
 
+class Connection(Protocol):
+    """What delivers the frames."""
+
+    def drop(self) -> None:
+        """Give it up, with every frame that is still on its way."""
+
+
 @dataclass(slots=True)
 class LaneParts:
     """Everything a lane works with."""
@@ -57,11 +65,12 @@ class LaneParts:
     control: IngestConnection
     state: StreamState
     queue: FrameQueue
-    reader: FirehoseReader
+    reader: "Connection"
     resolver: Resolver
     progress: Progress
     source: SourceProgress
     wakes: Wakes
+    publish: Callable[[], None]  # a new filter generation is durable
     problems: ProblemLog = field(default_factory=ProblemLog)
 
 
@@ -101,7 +110,7 @@ class Lane:
             if batch.generation != published:
                 # What waited for the lanes to know it may be fetched now (BF-01).
                 published = batch.generation
-                self._parts.wakes.fetches.set()
+                self._parts.publish()
 
     async def _verify_forever(self) -> None:
         parts = self._parts

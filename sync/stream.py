@@ -22,7 +22,9 @@ from sync.errors import FramingError, MessageError, ProtocolError
 
 POISON_ATTEMPTS = 3
 
-Frame = bytes | str  # a text frame is an error, but the lane's to judge
+# A text frame is an error, but the lane's to judge. A number is no frame but a mark: everything up
+# to this seq that was not sent to this lane was other lanes' (CU-14).
+Frame = bytes | str | int
 
 
 class StreamState:
@@ -39,10 +41,13 @@ class StreamState:
         self._unreadable_step = 1
 
     def read(self, frame: Frame) -> Message | None:
-        """Read a frame and move the position; None for a duplicate of the last event.
+        """Read a frame and move the position; None for a mark or a duplicate of the last event.
 
         Raises `FramingError` when the connection must go, `MessageError` when only this frame.
         """
+        if isinstance(frame, int):
+            self._move_to(frame)
+            return None
         try:
             message = self._read(frame)
         except BadMessage as error:
@@ -79,7 +84,7 @@ class StreamState:
         self.is_gap_suspected = True
         return True
 
-    def _read(self, frame: Frame) -> Message:
+    def _read(self, frame: bytes | str) -> Message:
         if isinstance(frame, str):
             raise FramingError("text_frame", "the stream is binary", rule="ES-06")
         try:
@@ -99,7 +104,7 @@ class StreamState:
         if seq is not None and (self.seq is None or seq > self.seq):
             self.seq = seq
 
-    def _is_persistent(self, frame: Frame) -> bool:
+    def _is_persistent(self, frame: bytes | str) -> bool:
         """Count the same bytes at the same position; tells whether they keep coming."""
         data = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
         seen = (self.seq, hashlib.sha256(data).digest())
@@ -137,7 +142,7 @@ class FrameQueue:
         while connection == self.connection:
             if len(self._frames) < self._max_frames and self._size_bytes < self._max_bytes:
                 self._frames.append(frame)
-                self._size_bytes += len(frame)
+                self._size_bytes += size_of(frame)
                 self._idle.clear()
                 self._readable.set()
                 return True
@@ -177,7 +182,7 @@ class FrameQueue:
         size_bytes = 0
         while self._frames and len(taken) < max_frames and size_bytes < max_bytes:
             frame = self._frames.popleft()
-            size_bytes += len(frame)
+            size_bytes += size_of(frame)
             taken.append(frame)
         self._size_bytes -= size_bytes
         self._is_taken = bool(taken)
@@ -189,3 +194,8 @@ class FrameQueue:
     def _note_idle(self) -> None:
         if not self._frames and not self._is_taken:
             self._idle.set()
+
+
+def size_of(frame: Frame) -> int:
+    """Return how many bytes a frame counts in a queue."""
+    return 8 if isinstance(frame, int) else len(frame)

@@ -152,23 +152,39 @@ def read_frame(data: bytes) -> Message:
     return reader(body)
 
 
-def peek_did(data: bytes) -> str | None:
-    """Find the DID a frame is about without reading all of it; None where there is none."""
+def peek(data: bytes) -> tuple[str | None, int | None]:
+    """Find the DID and the sequence number of a frame without reading all of it.
+
+    None for what is not found before the first field that follows both, or is malformed.
+    """
+    found: dict[str, Any] = {}
     try:
         at = skip_item(data, 0)
         count = data[at] - 0xA0
         if not 0 <= count < 24:
-            return None
+            return None, None
         at += 1
         for _ in range(count):
             name, at = read_item(data, at)
-            if name == "did" or name == "repo":
-                did, at = read_item(data, at)
-                return did if isinstance(did, str) and is_did(did) else None
-            at = skip_item(data, at)
+            known = "did" if name == "repo" else name
+            if known not in ("did", "seq") or known in found:
+                at = skip_item(data, at)
+                continue
+            found[known], at = read_item(data, at)
+            if len(found) == 2:
+                break
     except (cbor.CborError, IndexError):
         pass
-    return None
+    did, seq = found.get("did"), found.get("seq")
+    return (
+        did if isinstance(did, str) and is_did(did) else None,
+        seq if type(seq) is int else None,
+    )
+
+
+def peek_did(data: bytes) -> str | None:
+    """Find the DID a frame is about without reading all of it; None where there is none."""
+    return peek(data)[0]
 
 
 def write_frame(kind: str, body: Body) -> bytes:
