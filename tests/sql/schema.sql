@@ -553,6 +553,8 @@ create function sync.drop_consumer(p_name text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.enabled_sources() returns TABLE(source_id integer, url text, kind text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
+create function sync.end_idle_holder(p_idle interval) returns TABLE(pid integer, login text, application text, outcome text)
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.fail_fetch(p_repo_id bigint, p_generation bigint, p_fetch_token bigint, p_error text, p_account_status text DEFAULT NULL::text, p_host_ready_at timestamp with time zone DEFAULT NULL::timestamp with time zone) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.fail_identity(p_did text, p_reason text) returns void
