@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import cast
 
 from bench.export import claimed, operate, publish, spooled
 from bench.report import Figure
@@ -16,7 +15,6 @@ from sync.atproto.keys import PublicKey
 from sync.atproto.verify import verify_commit
 from sync.config import Settings
 from sync.database import IngestConnection
-from sync.firehose import FirehoseReader
 from sync.http import HttpClient
 from sync.lane import Lane, LaneParts
 from sync.progress import Progress, SourceProgress

@@ -155,6 +155,12 @@ class Settings:
         _text,
         "How requests to other people's servers introduce themselves; put your contact here.",
     )
+    lanes: int = _setting(
+        min(4, os.cpu_count() or 1),
+        _count,
+        "How many processes verify and apply the events of a source, each those of its share of "
+        "the repos. The default is one a processor, at most 4.",
+    )
     batch_max: int = _setting(
         1000, _count, "The most firehose events that are applied in one transaction."
     )

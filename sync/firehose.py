@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import httpx
@@ -22,7 +23,7 @@ from sync import log
 from sync.atproto.frame import MAX_FRAME_BYTES
 from sync.http import AddressPolicy, retry_after_s
 from sync.progress import SourceProgress
-from sync.stream import FrameQueue, StreamState
+from sync.stream import Frame, StreamState
 
 SUBSCRIBE_PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 OPEN_TIMEOUT_S = 15.0
@@ -70,6 +71,21 @@ class Backoff:
         self._failures = 0
 
 
+class Sink(Protocol):
+    """Who takes the frames; `connection` is how many connections it has given up."""
+
+    connection: int
+
+    async def put(self, frame: Frame, *, connection: int) -> bool:
+        """Take a frame, waiting for room; False when its connection was given up."""
+
+    def give_up_connection(self) -> None:
+        """Throw away the frames of this connection, also those still on their way in."""
+
+    async def wait_idle(self) -> None:
+        """Wait until every frame was read; the state then says where to go on."""
+
+
 class FirehoseReader:
     """Keep one subscription alive and forward its frames."""
 
@@ -78,7 +94,7 @@ class FirehoseReader:
         url: str,
         *,
         state: StreamState,
-        queue: FrameQueue,
+        queue: Sink,
         policy: AddressPolicy,
         user_agent: str,
         progress: SourceProgress,

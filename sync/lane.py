@@ -31,8 +31,6 @@ TAKE_TIMEOUT_S = 0.05
 RELOAD_S = 0.5
 MAX_BATCH_BYTES = 16 << 20
 YIELD_EVERY = 32
-# A source that says nothing for this long after the connection gets the start cursor 0.
-QUIET_START_S = 0.5
 REFRESH_TIMEOUT_S = 2.0
 # Waiting for identities may cost a lane at most a tenth of its time (SG-09).
 REFRESH_REST_FACTOR = 9.0
@@ -122,7 +120,6 @@ class Lane:
             )
             is_reloaded = await self._reload_if_due()
             events = await self._judge(frames)
-            self._start_quiet_source()
             now = time.monotonic()
             is_due = now - self._handed_over_at >= TICK_S
             if events or is_reloaded or is_due or parts.problems:
@@ -152,18 +149,6 @@ class Lane:
         is_changed = await self._repos.reload(self._parts.control)
         self._parts.progress.tracked_repos = len(self._repos)
         return is_changed
-
-    def _start_quiet_source(self) -> None:
-        """Give a source without traffic a start cursor, for until then nothing is fetched.
-
-        A fetch needs a position from which the stream can be replayed (BF-01). Zero is one:
-        the oldest event the server retains (CU-07), and there are not many.
-        """
-        state = self._parts.state
-        if state.seq is not None or state.connected_at is None:
-            return
-        if time.monotonic() - state.connected_at >= QUIET_START_S:
-            state.seq = 0
 
     async def _judge(self, frames: list[Frame]) -> list[StagedEvent]:
         """Read and judge a batch of frames in order."""

@@ -12,7 +12,6 @@ import pickle
 import signal
 import struct
 import sys
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from sync.progress import Progress, SourceProgress
 from sync.resolver import Resolver
 from sync.sessions import first_of, ingest_session, is_database_error
 from sync.staging import LaneClaim
-from sync.stream import Frame, FrameQueue, StreamState
+from sync.stream import FrameQueue, StreamState
 from sync.wakes import Wakes
 
 QUEUE_FRAMES = 4_096
@@ -58,8 +57,7 @@ class Order(msgspec.Struct, array_like=True):
 
     number: int = 0
     connection: int = 0  # how often this lane has given one up
-    frames: list[Frame] = []  # noqa: RUF012  (msgspec copies it)
-    connected: bool | None = None
+    frames: list[Any] = []  # of Frame, which msgspec cannot tell apart by type alone
     has_gap: bool = False
     wakes: bool = False
 
@@ -71,7 +69,7 @@ class Report(msgspec.Struct, array_like=True):
     seq: int | None = None  # the last event read
     durable_seq: int | None = None
     events: int = 0
-    outcomes: dict[str, int] = {}  # noqa: RUF012
+    outcomes: dict[str, int] = {}
     problems: int = 0
     tracked_repos: int = 0
     dropped: bool = False  # the connection is to be given up
@@ -116,17 +114,21 @@ class _LaneProcess:
 
     async def run(self) -> None:
         """Work until the input ends."""
-        lane = asyncio.ensure_future(self._run_lane())
-        others = [asyncio.ensure_future(each()) for each in (self._obey, self._report_forever)]
+        work = [
+            asyncio.ensure_future(each)
+            for each in (self._run_lane(), self._obey(), self._report_forever())
+        ]
         try:
-            await asyncio.wait([lane, *others], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (lane, *others):
+            for task in work:
                 task.cancel()
-            await asyncio.gather(lane, *others, return_exceptions=True)
-        if not lane.cancelled() and (error := lane.exception()) is not None:
-            ended, reason = _explain(error)
-            self._send(Report(self._told.number, self._state.seq, ended=ended, reason=reason))
+            await asyncio.gather(*work, return_exceptions=True)
+        for task in done:
+            if (error := task.exception()) is not None:
+                ended, reason = _explain(error)
+                self._send(Report(self._told.number, self._state.seq, ended=ended, reason=reason))
+                return
 
     async def _run_lane(self) -> None:
         start = self._start
@@ -173,8 +175,6 @@ class _LaneProcess:
                 order = decode(await read_message(self._reader))
             except asyncio.IncompleteReadError:
                 return
-            if order.connected is not None:
-                self._state.connected_at = time.monotonic() if order.connected else None
             if order.wakes:
                 self._wakes.set_all()
             if order.has_gap:
@@ -217,7 +217,9 @@ class _LaneProcess:
         self._output.flush()
 
 
-def _explain(error: BaseException) -> tuple[Literal["stopped", "fenced", "database", "failed"], str]:
+def _explain(
+    error: BaseException,
+) -> tuple[Literal["stopped", "fenced", "database", "failed"], str]:
     cause = first_of(error)
     if isinstance(cause, SourceStopped):
         return "stopped", str(cause)

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import pickle
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -30,8 +31,11 @@ from sync.wakes import Wakes
 
 HAND_OVER_FRAMES = 32
 HAND_OVER_BYTES = 4 << 20
-# How long an idle lane waits for its next mark.
-MARK_S = 0.1
+# How long an idle lane waits for its next mark, and for news.
+MARK_S = 0.05
+NEWS_S = 0.02
+# A source that says nothing for this long after the connection gets the start cursor 0.
+QUIET_START_S = 0.5
 QUEUE_FRAMES = 4_096
 QUEUE_BYTES = 16 << 20
 END_TIMEOUT_S = 2.0
@@ -53,19 +57,15 @@ class LaneHandle:
         self.told = Report(seq=start.seq)
         self.notices: list[Order] = []
         self._number = 0
-        self._is_marked = asyncio.Event()
-
-    @property
-    def position(self) -> int | None:
-        """Return the last seq that the lane has read."""
-        return self.told.seq
 
     def is_idle(self) -> bool:
         """Tell whether everything it was given is read."""
         return not len(self.queue) and self.told.number == self._number
 
     async def run(
-        self, on_report: Callable[["LaneHandle", Report, Report], None], mark: Callable[[], int]
+        self,
+        on_report: Callable[["LaneHandle", Report, Report], None],
+        mark: Callable[[], int | None],
     ) -> None:
         """Keep the process fed and listen to it; raises what ended it."""
         process = await asyncio.create_subprocess_exec(
@@ -81,7 +81,7 @@ class LaneHandle:
         finally:
             await _end(process)
 
-    async def _feed(self, process: Process, mark: Callable[[], int]) -> None:
+    async def _feed(self, process: Process, mark: Callable[[], int | None]) -> None:
         assert process.stdin is not None
         marked = self.sent
         while True:
@@ -133,17 +133,16 @@ class Lanes:
         progress: Progress,
         source: SourceProgress,
         wakes: Wakes,
-        drop: Callable[[], None],
     ) -> None:
         self.connection = 0
+        self.drop: Callable[[], None] = self.give_up_connection  # set to the reader's
         self._lanes = [LaneHandle(start) for start in starts]
         self._state = state
         self._progress = progress
         self._source = source
         self._wakes = wakes
-        self._drop = drop
-        self._last: int | None = None  # the last seq of this connection
-        self._reached = state.seq  # everything up to here was given to its lane
+        self._last = state.seq  # of this connection: no event may come before it
+        self._passed: int | None = None  # of this connection: everything up to it was handed over
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -151,8 +150,8 @@ class Lanes:
         """Run every lane until one falls; raises what it says."""
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
-                group.create_task(lane.run(self._hear, self._mark))
-            group.create_task(self._pass_wakes_on())
+                group.create_task(lane.run(self._hear, lambda: self._passed))
+            group.create_task(self._pass_news_on())
 
     # What the reader sees ---------------------------------------------------------------------
 
@@ -160,43 +159,38 @@ class Lanes:
         """Hand a frame to its lane, waiting for room; False when its connection was given up."""
         if connection != self.connection:
             return False
-        assert not isinstance(frame, int)
         did, seq = peek(frame) if isinstance(frame, bytes) else (None, None)
-        lane = self._lanes[0] if did is None else self._lanes[lane_of(did, len(self._lanes))]
+        lane = self._lanes[0 if did is None else lane_of(did, len(self._lanes))]
         if seq is not None and self._last is not None and seq < self._last:
-            # The lane is to see that it fell (CU-03), also where its own last frame was earlier.
+            seq = None
+        if seq is not None and lane.sent is not None and seq <= lane.sent:
+            self._pass(seq)  # it was sent before the reconnect
+            return True
+        if seq is None and self._last is not None:
+            # What cannot be read is judged by where it stands (ES-13), what fell by what came
+            # before (CU-03): the lane is to know, also where its own last frame was earlier.
             await lane.queue.put(self._last, connection=lane.queue.connection)
-        elif seq is not None:
-            self._last = seq
-            if lane.sent is not None and seq <= lane.sent:
-                return True  # sent before the reconnect
-            lane.sent = seq
         self._idle.clear()
-        is_taken = await lane.queue.put(frame, connection=lane.queue.connection)
-        if seq is not None and (self._reached is None or seq > self._reached):
-            self._reached = seq
-        return is_taken and connection == self.connection
+        await lane.queue.put(frame, connection=lane.queue.connection)
+        if connection != self.connection:
+            return False
+        if seq is not None:
+            lane.sent = seq
+            self._pass(seq)
+        return True
 
     def give_up_connection(self) -> None:
         """Take no more frames of this connection."""
         self.connection += 1
+        self._passed = None
 
     async def wait_idle(self) -> None:
         """Wait until every lane has read what it was given; the next connection starts there."""
         await self._idle.wait()
-        self._last = None
-        positions = [lane.position for lane in self._lanes]
-        known = [position for position in positions if position is not None]
-        if len(known) == len(positions):
-            self._state.seq = max(min(known), self._state.seq or 0)
+        self._last, self._passed = self._state.seq, None
 
-    def note_connected(self, is_connected: bool) -> None:
-        """Tell the lanes whether there is a connection."""
-        self._notify(Order(connected=is_connected))
-
-    def note_gap(self) -> None:
-        """Tell the lanes that frames were passed over."""
-        self._notify(Order(has_gap=True))
+    def _pass(self, seq: int) -> None:
+        self._last = self._passed = self._state.seq = seq
 
     # What the lanes say -----------------------------------------------------------------------
 
@@ -207,33 +201,45 @@ class Lanes:
         for outcome, count in report.outcomes.items():
             progress.count_outcome(outcome, count - before.outcomes.get(outcome, 0))
         progress.tracked_repos = report.tracked_repos
-        source.seq = self._reached
-        durable = [each.told.durable_seq for each in self._lanes]
-        source.durable_seq = None if None in durable else min(filter(None, durable), default=0)
+        source.seq = max((each.told.seq or 0 for each in self._lanes), default=0) or None
+        source.durable_seq = lowest(each.told.durable_seq for each in self._lanes)
         if report.dropped:
+            # Its frames from there on are thrown away; the next connection brings them again.
             lane.sent = report.seq
             lane.queue.give_up_connection()
-            self.give_up_connection()
-            self._drop()
+            self._state.seq = lowest([self._state.seq, report.seq])
+            self.drop()
         if report.published:
             self._wakes.fetches.set()
         if all(each.is_idle() for each in self._lanes):
             self._idle.set()
 
-    def _mark(self) -> int | None:
-        return self._reached
-
-    def _notify(self, order: Order) -> None:
-        for lane in self._lanes:
-            lane.notices.append(msgspec.structs.replace(order))
-
-    async def _pass_wakes_on(self) -> None:
+    async def _pass_news_on(self) -> None:
+        """Tell the lanes what else happens: gaps, notifications of the database."""
         serial = self._wakes.serial
         while True:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(NEWS_S)
+            self._start_quiet_source()
+            order = Order()
             if serial != self._wakes.serial:
-                serial = self._wakes.serial
-                self._notify(Order(wakes=True))
+                serial, order.wakes = self._wakes.serial, True
+            if self._state.is_gap_suspected:
+                self._state.is_gap_suspected, order.has_gap = False, True
+            if order != Order():
+                for lane in self._lanes:
+                    lane.notices.append(msgspec.structs.replace(order))
+
+    def _start_quiet_source(self) -> None:
+        """Give a source without traffic a start cursor, for until then nothing is fetched.
+
+        A fetch needs a position from which the stream can be replayed (BF-01). Zero is one:
+        the oldest event the server retains (CU-07), and there are not many.
+        """
+        state = self._state
+        if state.seq is not None or state.connected_at is None:
+            return
+        if time.monotonic() - state.connected_at >= QUIET_START_S:
+            self._pass(0)
 
 
 def lane_of(did: str, count: int) -> int:

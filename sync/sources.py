@@ -1,10 +1,11 @@
-"""Run a reader and a lane for every enabled source, and start them again when they fall.
+"""Run a reader and lanes for every enabled source, and start them again when they fall.
 
 A source's connection holds a lock for as long as it lives, so that of two services only one
 reads it; the fencing token protects against one that was only asleep.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -12,26 +13,26 @@ from sync import log
 from sync.applier import LaneFenced
 from sync.config import Settings
 from sync.database import IngestConnection
-from sync.firehose import FirehoseReader
+from sync.firehose import Backoff, FirehoseReader
 from sync.http import HttpClient
-from sync.lane import Lane, LaneParts, SourceStopped
+from sync.lane import SourceStopped
+from sync.lane_process import Start
+from sync.lanes import LaneDied, Lanes, lowest
 from sync.progress import Progress, SourceProgress
 from sync.resolver import Resolver
-from sync.sessions import first_of, ingest_session, keep_working, take_lock
+from sync.sessions import first_of, keep_working, take_lock
 from sync.staging import LaneClaim
-from sync.stream import FrameQueue, StreamState
+from sync.stream import StreamState
 from sync.wakes import Wakes, wait_for
 
-LANE = 0
 FIRST_LOCK_WAIT_S = 5.0
 # Our own lost connection may live on in the server until its keepalives fail.
 LATER_LOCK_WAIT_S = 90.0
 POLL_S = 0.5
-QUEUE_FRAMES = 4_096
-QUEUE_BYTES = 32 << 20
+FIRST_RESTART_S, MAX_RESTART_S, GOOD_LIFE_S = 0.1, 5.0, 10.0
 
 _ENABLED = "select source_id, url, kind from sync.enabled_sources()"
-_CLAIM_LANE = "select token, seq from sync.claim_lane($1, $2)"
+_OPEN_LANES = "select lane, token, seq from sync.open_lanes($1, $2) order by lane"
 
 _log = log.get("sources")
 
@@ -55,7 +56,7 @@ class SourceParts:
     resolver: Resolver
     progress: Progress
     wakes: Wakes
-    # Set once every source that was enabled at the start has its lane.
+    # Set once every source that was enabled at the start has its lanes.
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -94,8 +95,14 @@ class SourceSupervisor:
         progress = SourceProgress(source.url, source.kind)
         parts.progress.sources[source.source_id] = progress
         try:
-            while await self._run_once(source, progress):
-                _log.warning("the lane starts over from its cursor", url=source.url)
+            backoff = Backoff(first_s=FIRST_RESTART_S, max_s=MAX_RESTART_S)
+            while True:
+                started_at = time.monotonic()
+                if not await self._run_once(source, progress):
+                    return
+                if time.monotonic() - started_at > GOOD_LIFE_S:
+                    backoff.reset()
+                await asyncio.sleep(backoff.next_delay_s())
         finally:
             progress.state = "stopped"
 
@@ -105,21 +112,23 @@ class SourceSupervisor:
         try:
             await keep_working(
                 parts.database_url,
-                f"lane {source.source_id}",
-                lambda conn: self._run_lane(source, conn, progress),
+                f"source {source.source_id}",
+                lambda conn: self._run_lanes(source, conn, progress),
                 progress=parts.progress,
             )
         except Exception as error:
             cause = first_of(error)
-            if isinstance(cause, LaneFenced):
-                return True  # we still held the lock: an operator moved the cursor
+            if isinstance(cause, LaneFenced | LaneDied):
+                # Fenced while we hold the lock: an operator moved the cursor.
+                _log.warning("the lanes start over from their cursors", reason=str(cause))
+                return True
             if not isinstance(cause, SourceStopped):
                 raise
             progress.last_error = str(cause)
             _log.error("a source is stopped", url=source.url, reason=str(cause))
         return False
 
-    async def _run_lane(
+    async def _run_lanes(
         self, source: Source, conn: IngestConnection, progress: SourceProgress
     ) -> None:
         parts = self._parts
@@ -130,43 +139,37 @@ class SourceSupervisor:
             wait_s=FIRST_LOCK_WAIT_S if is_first else LATER_LOCK_WAIT_S,
             what=f"reads {source.url}",
         )
-        token, seq = await conn.fetchrow(_CLAIM_LANE, source.source_id, LANE) or (0, None)
+        rows = await conn.fetch(_OPEN_LANES, source.source_id, parts.settings.lanes)
         self._claimed.add(source.source_id)
         parts.wakes.sources.set()
-        state = StreamState(seq)
-        queue = FrameQueue(max_frames=QUEUE_FRAMES, max_bytes=QUEUE_BYTES)
+        starts = [
+            Start(
+                settings=parts.settings,
+                database_url=parts.database_url,
+                url=source.url,
+                kind=source.kind,
+                claim=LaneClaim(source.source_id, lane, token),
+                seq=seq,
+            )
+            for lane, token, seq in rows
+        ]
+        state = StreamState(lowest(start.seq for start in starts))
+        lanes = Lanes(
+            starts, state=state, progress=parts.progress, source=progress, wakes=parts.wakes
+        )
         reader = FirehoseReader(
             source.url,
             state=state,
-            queue=queue,
+            queue=lanes,
             policy=parts.http.policy,
             user_agent=parts.settings.user_agent,
             progress=progress,
             max_frame_bytes=parts.settings.max_frame_bytes,
         )
-        async with ingest_session(
-            parts.database_url, name=f"lane {source.source_id} control"
-        ) as control:
-            lane = Lane(
-                LaneParts(
-                    claim=LaneClaim(source.source_id, LANE, token),
-                    url=source.url,
-                    is_pds=source.kind == "pds",
-                    settings=parts.settings,
-                    conn=conn,
-                    control=control,
-                    state=state,
-                    queue=queue,
-                    reader=reader,
-                    resolver=parts.resolver,
-                    progress=parts.progress,
-                    source=progress,
-                    wakes=parts.wakes,
-                )
-            )
-            async with asyncio.TaskGroup() as group:
-                group.create_task(reader.run())
-                group.create_task(lane.run())
+        lanes.drop = reader.drop
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reader.run())
+            group.create_task(lanes.run())
 
 
 def source_url(url: str) -> str:

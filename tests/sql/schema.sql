@@ -588,6 +588,8 @@ create function sync.note_problems(p_reasons text[], p_hosts text[], p_dids text
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.open_gaps() returns TABLE(source_id integer, gap_since timestamp with time zone)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
+create function sync.open_lanes(p_source_id integer, p_lanes integer) returns TABLE(lane integer, token bigint, seq bigint)
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync.open_stage() returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set client_min_messages=warning;
 create function sync.pause_source(p_url text) returns boolean
@@ -816,6 +818,7 @@ grant execute on routine sync.maintain() to sync_ingester;
 grant execute on routine sync.note_gap(integer) to sync_ingester;
 grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[],bytea[]) to sync_ingester;
 grant execute on routine sync.open_gaps() to sync_ingester;
+grant execute on routine sync.open_lanes(integer,integer) to sync_ingester;
 grant execute on routine sync.open_stage() to sync_ingester;
 grant execute on routine sync.pause_source(text) to sync_ingester;
 grant execute on routine sync.position_id(text) to sync_reader;

@@ -7,7 +7,7 @@ import pytest
 from sync.atproto.frame import IdentityMessage, InfoMessage, UnknownMessage, write_frame
 from sync.errors import FramingError, MessageError
 from sync.firehose import Backoff, subscribe_url
-from sync.stream import FrameQueue, StreamState
+from sync.stream import Frame, FrameQueue, StreamState
 
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 TIME = "2026-01-01T00:00:00Z"
@@ -91,7 +91,7 @@ def test_without_a_position_an_oversize_frame_is_simply_behind_us():
     assert not any(StreamState(None).step_past_unreadable() for _ in range(5))
 
 
-async def take(queue: FrameQueue, limit: int = 10) -> list[bytes | str]:
+async def take(queue: FrameQueue, limit: int = 10) -> list[Frame]:
     """Take what is there."""
     return await queue.take(max_frames=limit, max_bytes=1_000, timeout_s=0.01)
 
