@@ -172,6 +172,12 @@ class Settings:
     fetch_timeout_s: float = _setting(
         600.0, _seconds, "How long one download may take, in seconds."
     )
+    log_lock_idle_s: float = _setting(
+        60.0,
+        _seconds,
+        "How long a session may idle with the change log's lock before the service ends it, in "
+        "seconds.",
+    )
     log_format: str = _setting(
         "auto",
         _one_of("auto", "console", "json"),

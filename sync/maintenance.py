@@ -1,7 +1,9 @@
 """Work that never ends: upkeep in small steps, and identities that have gone stale."""
 
 import asyncio
+from datetime import timedelta
 
+from sync import log
 from sync.database import IngestConnection
 from sync.identities import IdentityKeeper
 from sync.progress import Progress
@@ -9,8 +11,14 @@ from sync.wakes import wait_for
 
 UPKEEP_IDLE_S = 2.0
 IDENTITY_IDLE_S = 0.5
+HOLDER_LOOK_S, HOLDER_RETRY_S = 2.0, 30.0
 
 _MAINTAIN = "select sync.maintain()"
+_END_IDLE_HOLDER = "select * from sync.end_idle_holder($1)"
+# The login itself, which may end more sessions than the role it works as.
+_AS_LOGIN = "set role none"
+
+_log = log.get("upkeep")
 
 
 async def maintain_forever(conn: IngestConnection) -> None:
@@ -18,6 +26,17 @@ async def maintain_forever(conn: IngestConnection) -> None:
     while True:
         has_more = await conn.fetchval(_MAINTAIN)
         await asyncio.sleep(0.0 if has_more else UPKEEP_IDLE_S)
+
+
+async def end_idle_holders_forever(conn: IngestConnection, *, idle_s: float) -> None:
+    """End whoever idles with the change log's lock, for nothing else can commit."""
+    await conn.execute(_AS_LOGIN)
+    while True:
+        holder = await conn.fetchrow(_END_IDLE_HOLDER, timedelta(seconds=idle_s))
+        if holder is not None:
+            _log.warning("a session idled with the log's lock", **dict(holder))
+        is_stuck = holder is not None and holder["outcome"] != "ended"
+        await asyncio.sleep(HOLDER_RETRY_S if is_stuck else HOLDER_LOOK_S)
 
 
 async def refresh_identities_forever(

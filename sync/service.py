@@ -19,7 +19,11 @@ from sync.fetcher import Fetcher, FetcherParts
 from sync.gaps import GapCloser
 from sync.http import HttpClient
 from sync.identities import IdentityKeeper
-from sync.maintenance import maintain_forever, refresh_identities_forever
+from sync.maintenance import (
+    end_idle_holders_forever,
+    maintain_forever,
+    refresh_identities_forever,
+)
 from sync.progress import Progress
 from sync.resolver import Resolver
 from sync.retention import retire_forever
@@ -142,6 +146,7 @@ class _Service:
             "identities": self._run_identities,
             "gaps": self._run_gaps,
             "upkeep": maintain_forever,
+            "log lock": self._end_idle_holders,
             "retention": self._run_retention,
             "listener": self._listen,
         }
@@ -195,6 +200,9 @@ class _Service:
             wake=self._wakes.gaps,
         )
         await closer.run()
+
+    async def _end_idle_holders(self, conn: IngestConnection) -> None:
+        await end_idle_holders_forever(conn, idle_s=self._settings.log_lock_idle_s)
 
     async def _run_retention(self, conn: IngestConnection) -> None:
         await retire_forever(conn, url=self._url)

@@ -21,12 +21,7 @@ declare
   v_locked bigint[];
 begin
   perform sync_priv.require_stage();
-  update sync.cursors c
-     set seq = greatest(c.seq, p_cursor),
-         filter_generation = greatest(c.filter_generation, p_filter_generation),
-         updated_at = sync_priv.clock()
-   where c.source_id = p_source_id and c.lane = p_lane and c.token = p_token;
-  if not found then
+  if not sync_priv.move_cursor(p_source_id, p_lane, p_token, p_cursor, p_filter_generation) then
     raise exception 'lane % of source % belongs to another process now', p_lane, p_source_id
       using errcode = 'SY101';
   end if;

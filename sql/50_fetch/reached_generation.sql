@@ -10,6 +10,7 @@ create or replace function sync_priv.reached_generation()
   language sql
   stable
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
 as $$
   select case
            when exists (select from sync_priv.purges p
@@ -20,7 +21,7 @@ as $$
                          9223372036854775807)
          end
     from sync.sources s
-    left join sync.cursors c using (source_id)
+    left join sync_priv.lanes c using (source_id)
    where s.is_enabled
 $$;
 comment on function sync_priv.reached_generation() is

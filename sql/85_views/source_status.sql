@@ -11,7 +11,7 @@ select s.source_id,
        s.gap_since,
        s.error
   from sync.sources s
-  left join sync.cursors c on c.source_id = s.source_id
+  left join sync_priv.lanes c on c.source_id = s.source_id
  group by s.source_id;
 comment on view sync.source_status is 'Every firehose source with its durable cursor.';
 comment on column sync.source_status.seq is 'Every event up to it is applied; null before the first.';

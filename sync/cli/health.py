@@ -18,6 +18,7 @@ NEWEST_TESTED = 18
 # The change log's lock, taken while a commit is numbered.
 LOG_LOCK_CLASS, LOG_LOCK_KEY = 7261, 1
 LATE_CURSOR_S = 60.0
+LONG_WAIT_S = 5.0
 LONG_TRANSACTION_S = 3600.0
 CLOCK_SKEW_S = 30.0
 LOW_DISK_BYTES, EMPTY_DISK_BYTES = 5 << 30, 512 << 20
@@ -46,7 +47,10 @@ _HELD_BACK = """
 """
 _LOG_LOCK = """
     select a.pid, a.usename, a.application_name, a.state,
-           extract(epoch from clock_timestamp() - a.state_change)::float8 as seconds
+           extract(epoch from clock_timestamp() - a.state_change)::float8 as seconds,
+           (select extract(epoch from clock_timestamp() - min(w.waitstart))::float8
+              from pg_catalog.pg_locks w
+             where w.locktype = 'advisory' and l.pid = any (pg_blocking_pids(w.pid))) as waited
       from pg_catalog.pg_locks l
       join pg_catalog.pg_stat_activity a using (pid)
      where l.locktype = 'advisory' and l.granted and l.objsubid = 2
@@ -186,16 +190,27 @@ def check_sources(session: Session) -> Iterator[Finding]:
 def check_log_lock(session: Session) -> Iterator[Finding]:
     """Find who holds the lock that every commit to the log needs."""
     holders = session.execute(_LOG_LOCK, [LOG_LOCK_CLASS, LOG_LOCK_KEY]).fetchall()
-    idle = [row for row in holders if (row["state"] or "").startswith("idle")]
-    for row in idle:
-        yield fail(
-            "log lock",
-            f"Session {row['pid']} ({row['usename']}, {row['application_name'] or 'no name'}) "
-            f"holds the change log's lock and idles: {_since(row['seconds'])}. Nothing commits.",
-            f"End its transaction: select pg_terminate_backend({row['pid']}). The cause is "
-            "SET CONSTRAINTS ALL IMMEDIATE in a transaction that stays open.",
-        )
-    if not idle:
+    quiet = True
+    for row in holders:
+        who = f"Session {row['pid']} ({row['usename']}, {row['application_name'] or 'no name'})"
+        if (row["state"] or "").startswith("idle"):
+            quiet = False
+            yield fail(
+                "log lock",
+                f"{who} holds the change log's lock and idles: {_since(row['seconds'])}. "
+                "Nothing commits.",
+                f"End its transaction: select pg_terminate_backend({row['pid']}). The cause is "
+                "SET CONSTRAINTS ALL IMMEDIATE in a transaction that stays open.",
+            )
+        elif row["state"] is None and (row["waited"] or 0) > LONG_WAIT_S:
+            quiet = False
+            yield warn(
+                "log lock",
+                f"{who} holds the change log's lock; others have waited {row['waited']:,.0f} s.",
+                "This login may not see whether it idles, nor end it: let an administrator grant "
+                "it pg_read_all_stats and pg_signal_backend.",
+            )
+    if quiet:
         yield ok("log lock", "nobody holds it idle")
 
 

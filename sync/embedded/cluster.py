@@ -158,9 +158,13 @@ def _initdb_options(binaries: Binaries) -> list[str]:
 
 
 def _first_statements(password: str) -> list[str]:
-    """Make the login of the service: may make roles and replicate, is no superuser."""
+    """Make the login of the service: may make roles and replicate, is no superuser.
+
+    It may see and end other logins' sessions, for one that idles with the log's lock stops all.
+    """
     return [
         f"create role {LOGIN} login createrole createdb replication password '{password}'",
+        f"grant pg_signal_backend, pg_read_all_stats to {LOGIN}",
         f"create database {DATABASE} owner {LOGIN}",
     ]
 

@@ -6,10 +6,14 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import DictRow
+from psycopg.sql import SQL, Identifier
 
 from sync.cli.health import check_disk
 from sync.config import Settings
+from sync.roles import ROLES
 from tests.acceptance.commands import Result, Standpipe, on_clone, standpipe
+from tests.postgres import Server
+from tests.sql.waiting import PATIENCE_S, background, wait_until_blocked
 
 __all__ = ["on_clone", "standpipe"]
 
@@ -45,6 +49,24 @@ def test_doctor_names_who_idles_with_the_lock_of_the_log(
     assert "pg_terminate_backend" in finding["advice"]
 
 
+def test_doctor_names_a_holder_whom_this_login_may_not_look_at(
+    standpipe: Standpipe, owner_url: str, session: OpenSession, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sync.cli.health.LONG_WAIT_S", 0)
+    holder, waiter = session(autocommit=False), session()
+    holder.execute("select pg_advisory_xact_lock(7261, 1)")
+    lock = "select pg_advisory_lock(7261, 1)"
+    with background(waiter, lambda: waiter.execute(lock)) as waiting:
+        wait_until_blocked(session(), waiter)
+        result = standpipe("doctor", "--json", STANDPIPE_DATABASE_URL=owner_url)
+        holder.commit()
+        waiting.result(PATIENCE_S)
+    finding = doctor_findings(result)["log lock"]
+    assert finding["level"] == "warn"
+    assert str(holder.info.backend_pid) in finding["finding"]
+    assert "pg_read_all_stats" in finding["advice"]
+
+
 def test_doctor_finds_a_stopped_source_and_a_gap(on_clone: Standpipe, session: OpenSession) -> None:
     conn = session()
     conn.execute("select sync.add_source('wss://relay.example.com')")
@@ -77,6 +99,18 @@ def reader_url(clone: str, session: OpenSession) -> Iterator[str]:
     conn.execute("create role plain_reader login password 'reader' in role sync_reader")
     yield f"postgresql://plain_reader:reader@{clone.rpartition('@')[2]}"
     conn.execute("drop role plain_reader")
+
+
+@pytest.fixture
+def owner_url(clone: str, postgres: Server) -> Iterator[str]:
+    """Return the URL of an operator's login, who may not look into other logins' sessions."""
+    postgres.administer(
+        SQL("create role an_owner login password 'owner' in role {}").format(
+            SQL(", ").join(map(Identifier, ROLES))
+        )
+    )
+    yield f"postgresql://an_owner:owner@{clone.rpartition('@')[2]}"
+    postgres.administer(SQL("drop role an_owner"))
 
 
 def test_doctor_says_what_a_login_may_not_look_at(standpipe: Standpipe, reader_url: str) -> None:

@@ -91,14 +91,9 @@ REPOS = 400
 COMMITS = 2400
 WINDOW = 100
 NOISE_BLOCKS = 5
-# Every batch updates the one row of its lane, whose dead versions lie side by side, some hundred
-# on a page: who looks it up visits one block for each page. A head shares its page with others,
-# and its own dead versions, a few, may lie on as many pages; it is looked up three times. All
-# else is flat.
-GROWTH = {
-    "sync.cursors": COMMITS / 60,
-    "sync.heads": 3 * COMMITS / REPOS,
-}
+# A head shares its page with others, and its own dead versions, a few, may lie on as many pages; it
+# is looked up three times. All else is flat, the cursor as well, which every batch updates.
+GROWTH = {"sync.heads": 3 * COMMITS / REPOS}
 TOUCHED = """
     select schemaname || '.' || relname as name,
            coalesce(heap_blks_read, 0) + coalesce(heap_blks_hit, 0)

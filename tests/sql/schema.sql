@@ -48,8 +48,9 @@ create table sync.cursors (
   seq bigint,
   token bigint not null,
   filter_generation bigint not null default 0,
-  updated_at timestamp with time zone not null
-) with (fillfactor=50);
+  updated_at timestamp with time zone not null,
+  version bigint not null default 0
+);
 create table sync.fetch_queue (
   repo_id bigint not null,
   host_id integer not null,
@@ -301,7 +302,7 @@ alter table sync.collections add constraint collections_pkey PRIMARY KEY (collec
 alter table sync.consumers add constraint consumers_name_key UNIQUE (name);
 alter table sync.consumers add constraint consumers_pkey PRIMARY KEY (consumer_id);
 alter table sync.consumers add constraint consumers_shards_check CHECK (((shards >= 1) AND (shards <= 1024)));
-alter table sync.cursors add constraint cursors_pkey PRIMARY KEY (source_id, lane_epoch, lane);
+alter table sync.cursors add constraint cursors_pkey PRIMARY KEY (source_id, lane, lane_epoch, version);
 alter table sync.cursors add constraint cursors_source_id_fkey FOREIGN KEY (source_id) REFERENCES sync.sources(source_id) ON DELETE CASCADE;
 alter table sync.fetch_queue add constraint fetch_queue_pkey PRIMARY KEY (repo_id);
 alter table sync.fetch_queue add constraint fetch_queue_repo_id_fkey FOREIGN KEY (repo_id) REFERENCES sync.repos(repo_id);
@@ -512,6 +513,16 @@ create view sync.status with (security_barrier=true) (
   consumers bigint,
   problems bigint
 );
+create view sync_priv.lanes (
+  source_id integer,
+  lane_epoch integer,
+  lane integer,
+  seq bigint,
+  token bigint,
+  filter_generation bigint,
+  updated_at timestamp with time zone,
+  version bigint
+);
 create view sync_priv.log_partitions (
   part bigint,
   name name,
@@ -542,7 +553,7 @@ create function sync.claim_identities(p_limit integer) returns TABLE(did text, h
 create function sync.claim_import(p_did text) returns TABLE(repo_id bigint, generation bigint, fetch_token bigint, has_records boolean)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_lane(p_source_id integer, p_lane integer DEFAULT 0) returns TABLE(token bigint, seq bigint)
-  language sql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync.close_gap(p_source_id integer, p_gap_since timestamp with time zone) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.create_consumer(p_name text, p_collections text[] DEFAULT NULL::text[], p_dids text[] DEFAULT NULL::text[], p_start text DEFAULT 'beginning'::text, p_shards integer DEFAULT 1) returns void
@@ -553,6 +564,8 @@ create function sync.drop_consumer(p_name text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.enabled_sources() returns TABLE(source_id integer, url text, kind text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
+create function sync.end_idle_holder(p_idle interval) returns TABLE(pid integer, login text, application text, outcome text)
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.fail_fetch(p_repo_id bigint, p_generation bigint, p_fetch_token bigint, p_error text, p_account_status text DEFAULT NULL::text, p_host_ready_at timestamp with time zone DEFAULT NULL::timestamp with time zone) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.fail_identity(p_did text, p_reason text) returns void
@@ -709,6 +722,8 @@ create function sync_priv.make_partitions(p_from bigint, p_to bigint) returns vo
   language plpgsql volatile set search_path=pg_catalog, pg_temp set client_min_messages=warning;
 create function sync_priv.mark_log() returns trigger
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync_priv.move_cursor(p_source_id integer, p_lane integer, p_token bigint, p_cursor bigint, p_filter_generation bigint) returns boolean
+  language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.next_changes(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.next_filter_generation() returns bigint
@@ -736,7 +751,7 @@ create function sync_priv.purge_chunk() returns boolean
 create function sync_priv.purge_untracked() returns void
   language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.reached_generation() returns bigint
-  language sql stable set search_path=pg_catalog, pg_temp;
+  language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync_priv.read_batch(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.recover_lost_fetches() returns bigint

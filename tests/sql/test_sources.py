@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from tests.sql.driver import Driver
+from tests.sql.waiting import PATIENCE_S, background, wait_until_blocked
 
 URL = "wss://relay.test"
 
@@ -159,3 +160,58 @@ def test_a_lane_that_is_being_written_is_taken_over_when_the_writer_is_done(sess
         with pytest.raises(psycopg.errors.LockNotAvailable):
             successor.execute("select * from sync.claim_lane(%s)", [service.source_id])
     assert claim(successor, service.source_id)["seq"] == 99
+
+
+APPLY = "select * from sync.apply_events(%s, 0, %s, 99, 0)"
+
+
+def test_a_claim_that_waited_for_a_batch_has_its_cursor_and_fences(session):
+    service, successor, observer = Driver(session()), session(), session()
+    service.conn.autocommit = False
+    service.rows(APPLY, service.source_id, service.token)
+    with background(successor, lambda: claim(successor, service.source_id)) as claiming:
+        wait_until_blocked(observer, successor)
+        service.conn.commit()
+        assert claiming.result(PATIENCE_S)["seq"] == 99
+    with pytest.raises(psycopg.Error) as refusal:
+        service.rows(APPLY, service.source_id, service.token)
+    assert refusal.value.sqlstate == "SY101"
+    service.conn.rollback()
+    assert service.value("select count(*) from sync.cursors") == 1
+
+
+def test_a_batch_that_waited_for_a_claim_is_fenced_off(session):
+    service, successor, observer = Driver(session()), session(autocommit=False), session()
+    claim(successor, service.source_id)
+
+    def apply_late() -> str | None:
+        with pytest.raises(psycopg.Error) as refusal, service.conn.transaction():
+            service.rows(APPLY, service.source_id, service.token)
+        return refusal.value.sqlstate
+
+    with background(service.conn, apply_late) as batch:
+        wait_until_blocked(observer, service.conn)
+        successor.commit()
+        assert batch.result(PATIENCE_S) == "SY101"
+
+
+def test_two_who_claim_a_new_lane_at_once_share_one_cursor(session):
+    first, second, observer = session(autocommit=False), session(), session()
+    source = one(observer, "select sync.add_source(%s)", URL)
+    early = claim(first, source)
+    with background(second, lambda: claim(second, source)) as claiming:
+        wait_until_blocked(observer, second)
+        first.commit()
+        assert claiming.result(PATIENCE_S)["token"] > early["token"]
+    assert one(observer, "select count(*) from sync.cursors") == 1
+
+
+def test_every_lane_is_found_by_its_newest_version(db, source):
+    for lane, epoch in ((0, 1), (1, 1), (1, 2), (4, 1)):
+        db.execute(
+            "insert into sync.cursors (source_id, lane, lane_epoch, token, updated_at, version)"
+            " values (%s, %s, %s, 1, sync_priv.clock(), 7)",
+            [source, lane, epoch],
+        )
+    rows = db.execute("select lane, lane_epoch from sync_priv.lanes").fetchall()
+    assert [(row["lane"], row["lane_epoch"]) for row in rows] == [(4, 1), (1, 2), (1, 1), (0, 1)]
