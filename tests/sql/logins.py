@@ -24,7 +24,7 @@ from tests.sql.driver import LIKE, POST, did
 from tests.sql.readers import Session, World
 
 APPS = ("first", "second")
-HIDDEN = ("taken", "inactive", "untracked", "dropped")
+HIDDEN = ("by-operator", "by-upstream", "by-untracking", "by-collection")
 PASSWORD = "secret"
 
 _MEMBERSHIPS = {
@@ -96,11 +96,10 @@ def _furnish(house: House) -> None:
     """Store a visible record, and a hidden one for each reason there is."""
     with psycopg.connect(house.url("standpipe"), row_factory=dict_row) as conn:
         world = World(conn, repos=1 + len(HIDDEN))
-        world.load(0, ["a"])
+        # Typed by hand, so that their creation, with their contents, is in the log as well.
+        world.put(0, "a")
         for number, reason in enumerate(HIDDEN, start=1):
-            collection = LIKE if reason == "dropped" else POST
-            # Typed by hand, so that its creation, with its contents, is in the log as well.
-            world.put(number, reason, collection=collection)
+            world.put(number, reason, collection=LIKE if reason == "by-collection" else POST)
         conn.execute("select sync.take_down_repos(%s)", [[did(1)]])
         conn.execute("update sync.repos set is_active = false where did = %s", [did(2)])
         world.untrack(3)
