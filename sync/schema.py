@@ -204,8 +204,8 @@ def _refuse_foreign_schemas(session: Session) -> None:
     if row is not None:
         name, owner = row["nspname"], row["owner"]
         raise SchemaError(
-            f"The schema {name} belongs to {owner}: drop it, or `alter schema {name} owner to "
-            f"{OWNER}` if all that is in it is Standpipe's."
+            f"The schema {name} belongs to {owner} instead of {OWNER}: somebody else made it, or a "
+            "dump was restored without its owners. Drop it first."
         )
 
 
