@@ -6,13 +6,13 @@ the design: hiding is `account` and `purge`, showing is `account` and a `snapsho
 and nothing is logged of what happens in between). `check` compares all of it after a step.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sync.atproto.cid import format_cid
 from tests.sql.driver import LIKE, POST, Driver, Event, Key, Op, cid, did
-from tests.sql.readers import Contents, Reader
+from tests.sql.readers import Contents
 
 COLLECTIONS = (POST, LIKE)
 Shape = tuple[str, str | None, str | None]
@@ -161,9 +161,9 @@ class Accounts:
     def fetch(self, number: int) -> None:
         """Load it, or compare it with an export."""
         one = self.all[number]
-        outcome = self.lane.reconcile(
-            self.lane.claim_directly(number), one.records, at=one.version, data=one.data
-        )
+        export = dict[str | Key, str](one.records.items())
+        claim = self.lane.claim_directly(number)
+        outcome = self.lane.reconcile(claim, export, at=one.version, data=one.data)
         assert outcome["outcome"] == "synchronized"
         one.is_synchronized = True
         wanted = {k: v for k, v in one.records.items() if k[0] in self.collections}
@@ -292,57 +292,3 @@ def _sorted_runs(shape: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]
 
 def _is_record(row: tuple[object, ...]) -> bool:
     return row[0] in ("snapshot", "create", "update", "delete")
-
-
-# The readers ------------------------------------------------------------------------------------
-
-Covers = Callable[[Account, str], bool]
-
-
-class Audience:
-    """Consumers of every kind, each with the strict fold of what it was given."""
-
-    def __init__(self, accounts: Accounts) -> None:
-        self.accounts = accounts
-        self.lane = accounts.lane
-        self.members: list[tuple[Reader, Covers]] = []
-        self._names = 0
-
-    def add(self, kind: str) -> None:
-        """Let a consumer of one kind join: all, likes, dids or shards."""
-        self._names += 1
-        name = f"{kind} {self.accounts.start} {self._names}"
-        chosen = [one.did for one in self.accounts.all.values()][::2]
-        arguments: dict[str, object] = {"likes": [LIKE], "dids": chosen, "shards": 2}
-        collections = arguments["likes"] if kind == "likes" else None
-        dids = chosen if kind == "dids" else None
-        shards = 2 if kind == "shards" else 1
-        self.lane.conn.execute(
-            "select sync.create_consumer(%s, %s, %s, 'beginning', %s)",
-            [name, collections, dids, shards],
-        )
-        for shard in range(shards):
-            self.members.append((Reader(self.lane.conn, name, shard), self._covers(kind, shard)))
-
-    def _covers(self, kind: str, shard: int) -> Covers:
-        chosen = [one.did for one in self.accounts.all.values()][::2]
-        if kind == "likes":
-            return lambda _, collection: collection == LIKE
-        if kind == "dids":
-            return lambda one, _: one.did in chosen
-        if kind == "shards":
-            return lambda one, _: self._repo_id(one) % 2 == shard
-        return lambda *_: True
-
-    def _repo_id(self, one: Account) -> int:
-        return int(self.lane.value("select repo_id from sync.repos where did = %s", one.did) or 0)
-
-    def settle(self, limit: int = 1000, note: object = "") -> None:
-        """Bring every reader to rest; each holds exactly what it may see."""
-        visible = self.accounts.visible()
-        accounts = {one.did: one for one in self.accounts.all.values()}
-        for reader, covers in self.members:
-            reader.read_all(limit)
-            state = {key: text for key, text in reader.state.items() if key[0] in accounts}
-            expected = {k: v for k, v in visible.items() if covers(accounts[k[0]], k[1])}
-            assert state == expected, (reader.name, note)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from sync.roles import READER
-from tests.sql.accounts import Accounts, Audience
+from tests.sql.accounts import Accounts
+from tests.sql.audience import KINDS, Audience
 from tests.sql.driver import LIKE, POST, Driver, Event, did
 from tests.sql.readers import Reader, Session
 
 pytestmark = pytest.mark.rule("AC-01", "AC-15")
 
 ONE = 1
-KINDS = ("all", "likes", "dids", "shards")
 INACTIVE = ("deactivated", "takendown", "suspended", "deleted", "desynchronized", "throttled",
             "unheard of", None)  # fmt: skip
 Step = Callable[[Accounts], object]
