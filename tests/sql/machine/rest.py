@@ -106,9 +106,12 @@ def settle(world: World) -> None:
         raise AssertionError("there is always more to do")
     _compare(world)
 
+
 def _compare(world: World) -> None:
     accounts = {did(account.number): account for account in world.network.accounts}
-    tracked = world.seats[0].driver.rows("select pattern from sync.filters where kind = 'collection'")
+    tracked = world.seats[0].driver.rows(
+        "select pattern from sync.filters where kind = 'collection'"
+    )
     everything = Consumer("", [row["pattern"] for row in tracked], None, 1)
     for row in world.seats[0].driver.rows(_STATE):
         if not row["is_wanted"]:
@@ -126,7 +129,8 @@ def read_to_rest(world: World, key: tuple[str, int]) -> None:
     """Read a shard until nothing is pending: then it holds what sync.records shows."""
     seat = world.seats[0]
     for _ in range(500):
-        assert world.read(seat, key, 3)
+        for _ in range(3):
+            assert world.read(seat, key, 7)
         world.commit(seat)
         shard = world.shards[key]
         at = standing(world.scratch.admin, shard)

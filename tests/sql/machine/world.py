@@ -66,6 +66,7 @@ class Seat:
         self.work = None
         self.conn.execute("select set_config('sync.now', %s, false)", [NOW])
         self.driver = Driver(self.conn, lane=self.number)
+        self.generation = -1
 
 
 class World:
@@ -123,10 +124,7 @@ class World:
 
     def kill(self, seat: Seat) -> None:
         """End the backend of a session, in its transaction or not; a new one takes its place."""
-        ended = self.scratch.admin.execute(
-            "select pg_terminate_backend(%s, 10000) as yes", [seat.pid]
-        ).fetchone()
-        assert ended == {"yes": True}
+        self.scratch.kill(seat.pid)
         seat.conn.close()
         seat.open()
         seat.start()
@@ -208,13 +206,14 @@ class World:
             work.has_written = True
             self.reached.update({f"events {name}": count for name, count in outcomes.items()})
 
-    def claim(self, seat: Seat, limit: int, *, fresh: bool) -> None:
+    def claim(self, seat: Seat, limit: int, *, fresh: bool) -> list[int]:
         """Claim repos to fetch, when every lane knows the filters; `fresh` fetches them later."""
-        if seat.work is not None:
-            return
+        assert seat.work is None
+        generation = seat.driver.value("select sync.filter_generation()")
         for lane in self.seats:
-            if lane.work is None:
+            if lane.work is None and lane.generation < generation:
                 lane.driver.apply()
+                lane.generation = generation
         with seat.conn.transaction():
             seat.conn.execute("select set_config('sync.now', %s, true)", [LATER])
             rows = seat.driver.rows("select * from sync.claim_fetches(%s, 100)", limit)
@@ -224,7 +223,8 @@ class World:
             fields = ("repo_id", "generation", "fetch_token", "has_records")
             claim = Claim(*(row[name] for name in fields))
             self.claims[claim.repo_id] = claim, account, None if fresh else account.export()
-        self.reached["claim"] += len(rows)
+        self.reached["claimed"] += len(rows)
+        return [row["repo_id"] for row in rows]
 
     def reconcile(self, seat: Seat, repo_id: int) -> None:
         """Reconcile a claimed repo; once a transaction, as the stage has it."""
@@ -234,9 +234,7 @@ class World:
         export = export or account.export()
         with self.trying(seat, "reconcile") as work:
             work.is_staged = True
-            outcome = seat.driver.reconcile(
-                claim, export.records, at=export.rev, data=export.data
-            )
+            outcome = seat.driver.reconcile(claim, export.records, at=export.rev, data=export.data)
             self.reached[f"reconciled: {outcome['outcome']}"] += 1
             if outcome["outcome"] != "busy":
                 work.fetched.append(repo_id)
@@ -305,9 +303,7 @@ class World:
         gone = seat.work.dropped if seat.work else []
         others = [other.work for other in self.seats if other.work and other is not seat]
         taken = {key for work in others for key in work.shards}
-        return sorted(
-            key for key in (self.shards.keys() | mine) - taken if key[0] not in gone
-        )
+        return sorted(key for key in (self.shards.keys() | mine) - taken if key[0] not in gone)
 
     def read(self, seat: Seat, key: ShardKey, limit: int) -> bool:
         """Read one batch; False when that cannot be done now, as for one that is outrun."""
