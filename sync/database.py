@@ -2,7 +2,8 @@
 
 The ingest path speaks asyncpg (binary COPY), everything else psycopg. Both kinds of connection
 carry a name that shows in `pg_stat_activity`, a role to work as, and keepalives, so that a peer
-that is gone is noticed by either side within a minute.
+that is gone is noticed by either side within a minute. Neither looks into the schema `public`: who
+may create there could have a function of his taken for a built-in one, and run with our rights.
 """
 
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_IDLE_S = 20
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3
+# As for our functions: pg_temp last, since types are looked for there first where it is not named.
+SEARCH_PATH = "pg_catalog, pg_temp"
 
 _DRIVER_ERRORS = (psycopg.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
 # What a startup failure means, by SQLSTATE.
@@ -50,6 +53,7 @@ async def connect(
     """
     settings = {
         "application_name": name,
+        "search_path": SEARCH_PATH,
         "tcp_keepalives_idle": str(KEEPALIVE_IDLE_S),
         "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL_S),
         "tcp_keepalives_count": str(KEEPALIVE_COUNT),
@@ -93,9 +97,11 @@ def psycopg_settings(
         "keepalives_interval": KEEPALIVE_INTERVAL_S,
         "keepalives_count": KEEPALIVE_COUNT,
     }
+    given = str(conninfo_to_dict(url).get("options") or "")
+    options = f"{given} -c search_path={SEARCH_PATH.replace(' ', '')}"
     if role is not None:
-        given = str(conninfo_to_dict(url).get("options") or "")
-        settings["options"] = f"{given} -c role={role}".strip()
+        options += f" -c role={role}"
+    settings["options"] = options.strip()
     return settings
 
 

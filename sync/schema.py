@@ -52,6 +52,7 @@ def upgrade(url: str, *, restored: bool = False) -> str:
             _check_server(session)
             bootstrap_roles(session)
             session.execute(f"set local role {OWNER}")
+            _refuse_foreign_schemas(session)
             _refuse_newer(database_revision(session))
             _migrate(connection, session)
             reload_sql(session)
@@ -187,6 +188,25 @@ def _check_server(session: Session) -> None:
     encoding = row["server_encoding"] if row else "unknown"
     if encoding != "UTF8":
         raise SchemaError(f"The database's encoding is {encoding}: create it with encoding UTF8.")
+
+
+def _refuse_foreign_schemas(session: Session) -> None:
+    """Refuse a schema of our name that somebody else made: its owner may drop what is in it."""
+    row = session.execute(
+        """
+        select n.nspname, pg_get_userbyid(n.nspowner)::text as owner
+          from pg_catalog.pg_namespace n
+         where n.nspname = any (%s) and n.nspowner <> %s::regrole
+         order by n.nspname limit 1
+        """,
+        [[*RELOADED_SCHEMAS, "sync_migration"], OWNER],
+    ).fetchone()
+    if row is not None:
+        name, owner = row["nspname"], row["owner"]
+        raise SchemaError(
+            f"The schema {name} belongs to {owner} instead of {OWNER}: somebody else made it, or a "
+            "dump was restored without its owners. Drop it first."
+        )
 
 
 def _refuse_newer(found: str | None) -> None:

@@ -20,12 +20,13 @@ begin
   perform from sync.repos r where r.did = any (p_dids) order by r.repo_id for no key update;
   select array_agg(r.repo_id) into v_ids
     from sync.repos r where r.did = any (p_dids) and r.tracked_by is not null;
-  insert into sync_priv.purges (repo_id, started_at)
-  select i, sync_priv.clock() from unnest(v_ids) as u (i) on conflict do nothing;
   update sync.repos r
      set tracked_by = null, sync_state = 'pending', filter_generation = v_generation,
          error = null, attempts = 0
    where r.repo_id = any (v_ids);
+  -- Only now: a repo that is on its way out already has had its `purge` in the log.
+  insert into sync_priv.purges (repo_id, started_at)
+  select i, sync_priv.clock() from unnest(v_ids) as u (i) on conflict do nothing;
   update sync.heads h
      set rev = null, data_cid = null, commit_block = null, seen_rev = null, trust = 'verified'
    where h.repo_id = any (v_ids);

@@ -1,7 +1,9 @@
 -- Apply the operations of the commits that continue their chains, and move the heads.
 --
 -- Every operation is logged; the table gets the net effect. Operations outside the tracked
--- collections are not ours (BF-07), though their commits belong to the chain.
+-- collections are not ours (BF-07), though their commits belong to the chain. What an operation is
+-- to the readers depends on what is stored, which somebody may have written by hand: an update of
+-- a record that was deleted here creates it, and a delete of it is no change.
 --
 -- Called by: sync_priv.walk_chain().
 create or replace function sync_priv.apply_ops(p_run bigint)
@@ -19,7 +21,9 @@ begin
    order by 1
       on conflict do nothing;
   with ops as materialized (
-    select o.*, c.collection_id
+    select o.*, c.collection_id,
+           lag(o.action) over (partition by o.repo_id, c.collection_id, o.rkey
+                               order by o.pos, o.op_no) as action_before
       from sync_priv.applied_ops(p_run) o
       join sync.collections c on c.nsid = o.collection
       join (select distinct t.collection from sync_priv.applied_ops(p_run) t
@@ -27,10 +31,19 @@ begin
   ), logged as (
     insert into sync_priv.pending_changes
       (xid, kind, repo_id, collection_id, rkey, rev, cid, is_live, value, raw, reason)
-    select pg_current_xact_id(), o.action, o.repo_id, o.collection_id, o.rkey, o.rev, o.cid,
-           true, o.value, o.raw, o.reason
+    select pg_current_xact_id(),
+           case when o.action = 'delete' then 'delete' when b.is_stored then 'update'
+                else 'create' end,
+           o.repo_id, o.collection_id, o.rkey, o.rev, o.cid, true, o.value, o.raw, o.reason
       from ops o
       join sync_priv.visible_repos v using (repo_id)
+     cross join lateral (
+       select case when o.action_before is not null then o.action_before <> 'delete'
+                   else exists (
+                     select from sync.stored_records s
+                      where (s.repo_id, s.collection_id, s.rkey)
+                            = (o.repo_id, o.collection_id, o.rkey)) end) b (is_stored)
+     where o.action <> 'delete' or b.is_stored
      order by o.repo_id, o.pos, o.op_no
   ), net as (
     select distinct on (o.repo_id, o.collection_id, o.rkey) o.*

@@ -39,8 +39,9 @@ _COPY = re.compile(rb"\s*copy\b", re.IGNORECASE)
 def query(settings: Settings, *, sql: str, as_json: bool, as_csv: bool) -> None:
     """Run one read-only SQL statement and print its rows.
 
-    It runs as the role sync_reader: the views of the schema `sync`, no table, no writing. A
-    single - reads the statement from standard input.
+    It runs as the role sync_reader: the views of the schema `sync`, no table, no writing. No
+    schema is searched, so what is not PostgreSQL's own is named with its schema. A single -
+    reads the statement from standard input.
 
     Examples:
       standpipe query "select collection, count(*) from sync.records group by 1 order by 2 desc"

@@ -75,13 +75,14 @@ STATES = "select did, sync_state, rev, seen_rev, attempts, error from sync.repo_
 class Kills:
     """What the database showed at each kill."""
 
+    seed: int = SEED
     total: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
 
     def note(self, kind: str, evidence: str) -> None:
         self.total += 1
         self.kinds[kind] += 1
-        print(f"kill {self.total} (seed {SEED}): {kind}: {evidence}")
+        print(f"kill {self.total} (seed {self.seed}): {kind}: {evidence}")
 
 
 class Lab:

@@ -1,4 +1,4 @@
-"""Install the network's npm packages once, in a cache folder outside the checkout.
+"""Install a folder's npm packages once, in a cache folder outside the checkout.
 
     <cache>/standpipe-tests/<hash of package.json>/          node_modules, setup.log, complete
     <cache>/standpipe-tests/<hash of package.json>/scripts-<hash of the scripts>/
@@ -6,6 +6,9 @@
 ECMAScript modules are looked up from the folder of the script that imports them, so the scripts are
 copied below the folder that holds `node_modules`. Neither folder changes once it is complete: two
 checkouts with different scripts can run side by side.
+
+The network's own packages need a `setup.sh`; a folder that brings a package.json alone is installed
+by npm.
 """
 
 import fcntl
@@ -26,6 +29,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent
+PLAIN_SETUP = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
 INSTALL_TIMEOUT_S = 900
 NODE_MAJOR_MINIMUM = 20
 LOG_TAIL_CHARS = 3000
@@ -47,7 +51,12 @@ def missing_prerequisite() -> str | None:
     """Name what this machine lacks to run a network, or return None."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"needs Linux x86-64, this is {sys.platform} {platform.machine()}"
-    for tool in ("node", "npm", "g++", "make", "python3"):
+    return missing_tool("node", "npm", "g++", "make", "python3")
+
+
+def missing_tool(*tools: str) -> str | None:
+    """Name the first of some programs that this machine lacks, or an old Node; or return None."""
+    for tool in tools:
         if shutil.which(tool) is None:
             return f"needs {tool}"
     version = subprocess.run(
@@ -60,25 +69,31 @@ def missing_prerequisite() -> str | None:
 
 
 def requires_network() -> None:
-    """Skip loudly where no network can run; in CI fail, so that nobody believes it was tested."""
+    """Skip loudly where no network can run."""
     missing = missing_prerequisite()
-    if missing is None:
-        return
-    reason = f"NOT TESTED against a real PDS: the network {missing}"
+    if missing is not None:
+        skip_loudly(f"NOT TESTED against a real PDS: the network {missing}")
+
+
+def skip_loudly(reason: str) -> None:
+    """Skip; in CI fail, so that nobody believes it was tested."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
-def ensure_installed() -> Install:
+def ensure_installed(source: Path = SOURCE) -> Install:
     """Return a complete install; make it first if this is the first use of this package.json."""
-    home = cache_folder() / _digest(["package.json"])
+    home = cache_folder() / _digest(source, ["package.json"])
     if not (home / "complete").exists():
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home.with_suffix(".lock")):
             if not (home / "complete").exists():
-                _install_packages(home)
-    return Install(node=home / "node_modules" / ".bin" / "node", scripts=_copy_scripts(home))
+                _install_packages(source, home)
+    node = home / "node_modules" / ".bin" / "node"
+    if not node.exists():
+        node = Path(shutil.which("node") or "node")
+    return Install(node=node, scripts=_copy_scripts(source, home))
 
 
 def cache_folder() -> Path:
@@ -95,13 +110,16 @@ def log_tail(path: Path) -> str:
     return path.read_text(errors="replace")[-LOG_TAIL_CHARS:]
 
 
-def _install_packages(home: Path) -> None:
-    for name in ("package.json", "setup.sh"):
-        shutil.copyfile(SOURCE / name, home / name)
+def _install_packages(source: Path, home: Path) -> None:
+    command = PLAIN_SETUP
+    shutil.copyfile(source / "package.json", home / "package.json")
+    if (source / "setup.sh").exists():
+        command = ["bash", "setup.sh"]
+        shutil.copyfile(source / "setup.sh", home / "setup.sh")
     log = home / "setup.log"
     with log.open("wb") as output:
         child = subprocess.Popen(
-            ["bash", "setup.sh"],
+            command,
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -116,17 +134,19 @@ def _install_packages(home: Path) -> None:
             child.wait()
             raise
     if exit_code != 0:
-        raise NetworkStartError(f"setup.sh exited {exit_code}; {log} ends:\n{log_tail(log)}")
+        raise NetworkStartError(
+            f"{' '.join(command[:2])} exited {exit_code}; {log} ends:\n{log_tail(log)}"
+        )
     (home / "complete").touch()
 
 
-def _copy_scripts(home: Path) -> Path:
-    names = sorted(path.name for path in SOURCE.glob("*.mjs"))
-    target = home / f"scripts-{_digest(names)}"
+def _copy_scripts(source: Path, home: Path) -> Path:
+    names = sorted(path.name for path in source.glob("*.mjs"))
+    target = home / f"scripts-{_digest(source, names)}"
     if not target.exists():
         draft = Path(tempfile.mkdtemp(dir=home, prefix="draft-"))
         for name in names:
-            shutil.copyfile(SOURCE / name, draft / name)
+            shutil.copyfile(source / name, draft / name)
         try:
             draft.rename(target)
         except OSError:
@@ -135,10 +155,10 @@ def _copy_scripts(home: Path) -> Path:
     return target
 
 
-def _digest(names: list[str]) -> str:
+def _digest(source: Path, names: list[str]) -> str:
     digest = hashlib.sha256()
     for name in names:
-        content = (SOURCE / name).read_bytes()
+        content = (source / name).read_bytes()
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 

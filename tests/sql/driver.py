@@ -81,12 +81,13 @@ class Claim:
 class Driver:
     """One lane and one fetcher on one connection, in autocommit."""
 
-    def __init__(self, conn: psycopg.Connection[DictRow]) -> None:
+    def __init__(self, conn: psycopg.Connection[DictRow], *, lane: int = 0) -> None:
         self.conn = conn
+        self.lane = lane
         conn.execute("select sync.open_stage()")
         self.source_id = self.value("select sync.add_source('ws://relay.test', 'relay')")
-        lane = self.row("select * from sync.claim_lane(%s)", self.source_id)
-        self.token = lane["token"]
+        claimed = self.row("select * from sync.claim_lane(%s, %s)", self.source_id, lane)
+        self.token = claimed["token"]
         self.cursor = 0
 
     def value(self, query: str, *args: object) -> Any:
@@ -115,8 +116,9 @@ class Driver:
         with self.conn.transaction():
             self.stage(events)
             outcomes = self.rows(
-                "select * from sync.apply_events(%s, 0, %s, %s, sync.filter_generation())",
+                "select * from sync.apply_events(%s, %s, %s, %s, sync.filter_generation())",
                 self.source_id,
+                self.lane,
                 self.token,
                 self.cursor,
             )

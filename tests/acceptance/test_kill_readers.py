@@ -1,0 +1,266 @@
+"""Kill -9 of backends, of the whole server and of the service, while an app reads along.
+
+The app folds what it reads into a table and a counter of its own, in the transaction it reads in.
+After every kill everything has to start again by itself (the server too, but for its postmaster,
+which is started again); at the end the app has exactly the records, was told nothing twice, and no
+deadlock happened. Each kill is proven by what the database showed just before.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from sync.database import IngestConnection, connect
+from sync.embedded import EmbeddedPostgres
+from sync.errors import DatabaseUnavailable
+from sync.schema import upgrade
+from sync.simnet import Simnet
+from sync.simnet.traffic import Traffic
+from tests.acceptance.app_reader import DIFFERENCE, NAME, SETUP, AppReader
+from tests.acceptance.test_kill import (
+    ACTIVITY,
+    EVIDENCE_TIMEOUT_S,
+    LOCK_HEADS,
+    LOCK_LOG,
+    LOCK_RECORDS,
+    POLL_S,
+    Kills,
+    Lab,
+)
+from tests.postgres import FAST, chosen_binaries
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+SEEDS = range(12) if "STANDPIPE_TEST_LONG" in os.environ else [1]
+LOCK_APP = "lock table app.records in share mode"
+BACKEND = """
+    select pid from pg_stat_activity
+     where datname = current_database() and application_name like $1
+     order by pid limit 1
+"""
+IN_TRANSACTION = """
+    select format('%s is %s after %s', application_name, state, query) from pg_stat_activity
+     where datname = current_database() and application_name = $1
+       and state = 'idle in transaction' and backend_xid is not null
+"""
+DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
+
+
+class CrashLab(Lab):
+    """A lab whose server is killed as well, and whose reader is an app."""
+
+    def __init__(
+        self, net: Simnet, url: str, conn: IngestConnection, folder: Path, seed: int
+    ) -> None:
+        super().__init__(net, url, conn, folder)
+        self.rng = random.Random(seed)
+        self.traffic = Traffic(net.world, seed=seed)
+        self.kills = Kills(seed)
+        self.server: EmbeddedPostgres | None = None
+        self.reader = AppReader(url)
+        self.reading: asyncio.Task[None] | None = None
+
+    async def read_on(self) -> None:
+        """Wait until the app has read everything; it must have the very records then."""
+        deadline = asyncio.get_running_loop().time() + EVIDENCE_TIMEOUT_S
+        while await self.conn.fetchval(DIFFERENCE):
+            if self.reading is not None and self.reading.done():
+                self.reading.result()
+            assert asyncio.get_running_loop().time() < deadline, "the app stays behind"
+            await asyncio.sleep(POLL_S)
+
+    @asynccontextmanager
+    async def lock(self, statement: str) -> AsyncIterator[None]:
+        """Stop whoever comes to a certain point; the lock may go down with the server."""
+        conn = await connect(self.url, name="kill test lock")
+        try:
+            await conn.execute(f"begin; {statement}")
+            yield
+        finally:
+            conn.terminate()
+
+    async def kill_backend(self, name: str, evidence: str) -> None:
+        """Kill one session; PostgreSQL then ends all others and recovers by itself."""
+        await self._before()
+        os.kill(await self.conn.fetchval(BACKEND, name), signal.SIGKILL)
+        await self._after(f"backend of {name.rstrip('%').strip()}", evidence)
+
+    async def kill_postmaster(self, evidence: str) -> None:
+        """Kill the server, and start it again."""
+        assert self.server is not None
+        assert self.server.postmaster_pid is not None
+        await self._before()
+        os.kill(self.server.postmaster_pid, signal.SIGKILL)
+        await asyncio.to_thread(self.server.revive)
+        await self._after("postmaster", evidence)
+
+    async def kill_service(self, evidence: str) -> None:
+        """Kill the service, and start it again."""
+        await self._before()
+        await self.kill("service", evidence)
+        await self.start()
+
+    async def _before(self) -> None:
+        """A crash forgets the statistics: look at them first."""
+        assert await self.conn.fetchval(DEADLOCKS) == 0
+
+    async def _after(self, kind: str, evidence: str) -> None:
+        self.kills.note(kind, evidence)
+        deadline = asyncio.get_running_loop().time() + EVIDENCE_TIMEOUT_S
+        while await self._answers():  # the postmaster has not noticed yet
+            assert asyncio.get_running_loop().time() < deadline, "the server does not fall"
+            await asyncio.sleep(POLL_S)
+        while True:
+            try:
+                self.conn = await connect(self.url, name="kill test")
+                return
+            except DatabaseUnavailable:
+                assert asyncio.get_running_loop().time() < deadline, "the server does not return"
+                await asyncio.sleep(POLL_S)
+
+    async def _answers(self) -> bool:
+        try:
+            return bool(await self.conn.fetchval("select true"))
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self.conn.terminate()
+            return False
+
+
+# Where things are when something is killed -------------------------------------------------------
+
+Kill = Callable[[str], Awaitable[None]]
+
+
+async def in_apply(lab: CrashLab, kill: Kill) -> None:
+    """A lane is inside sync.apply_events()."""
+    async with lab.lock(LOCK_RECORDS):
+        lab.write(lab.rng.randint(1, 20))
+        await kill(await lab.evidence(ACTIVITY, "standpipe lane%", "%apply_events%"))
+
+
+async def at_the_commit_of_a_batch(lab: CrashLab, kill: Kill) -> None:
+    """A lane has sent COMMIT and is being numbered."""
+    async with lab.lock(LOCK_LOG):
+        lab.write(lab.rng.randint(1, 20))
+        await kill(await lab.evidence(ACTIVITY, "standpipe lane%", "commit%"))
+
+
+async def in_reconcile(lab: CrashLab, kill: Kill) -> None:
+    """A repo is being reconciled, its records are written."""
+    account = lab.choose()
+    lab.lose_changes(account)
+    async with lab.lock(LOCK_HEADS):
+        await lab.resync(account)
+        await kill(await lab.evidence(ACTIVITY, "standpipe reconcile", "%reconcile_repos%"))
+
+
+async def in_fold(lab: CrashLab, kill: Kill) -> None:
+    """The app has read a batch and is writing it."""
+    async with lab.lock(LOCK_APP):
+        lab.write(10)
+        await kill(await lab.evidence(ACTIVITY, NAME, "%fold%"))
+
+
+async def before_the_apps_commit(lab: CrashLab, kill: Kill) -> None:
+    """The app has read and written, and has not committed."""
+    lab.write(10)
+    await lab.reader.hold()
+    try:
+        await kill(await lab.evidence(IN_TRANSACTION, NAME))
+    finally:
+        lab.reader.release()
+
+
+async def at_any_moment(lab: CrashLab, kill: Kill) -> None:
+    """Wherever everything is, some milliseconds after it began to happen at once."""
+    delay_s = lab.rng.uniform(0.0, 0.4)
+    for account in lab.accounts[:2]:
+        await lab.resync(account)
+    lab.write(60)
+    await asyncio.sleep(delay_s)
+    await kill(f"{delay_s * 1000:.0f} ms after 60 commits and 2 resyncs")
+
+
+Place = Callable[[CrashLab, Kill], Awaitable[None]]
+POINTS: list[tuple[Place, str]] = [
+    (in_apply, "standpipe lane %"),
+    (at_the_commit_of_a_batch, "standpipe lane %"),
+    (in_reconcile, "standpipe reconcile"),
+    (in_fold, NAME),
+    (before_the_apps_commit, NAME),
+    (in_apply, "postmaster"),
+    (at_the_commit_of_a_batch, "postmaster"),
+    (in_reconcile, "postmaster"),
+    (before_the_apps_commit, "postmaster"),
+    (in_fold, "service"),
+    (before_the_apps_commit, "service"),
+    (at_any_moment, "standpipe lane %"),
+    (at_any_moment, "postmaster"),
+]
+
+
+def killer(lab: CrashLab, victim: str) -> Kill:
+    """Return what kills a victim, given the evidence."""
+    if victim == "postmaster":
+        return lab.kill_postmaster
+    if victim == "service":
+        return lab.kill_service
+    return partial(lab.kill_backend, victim)
+
+
+@asynccontextmanager
+async def crash_lab(folder: Path, seed: int) -> AsyncIterator[CrashLab]:
+    """Run a server, a network and an app of this test's own."""
+    # What was committed must outlive a kill; only power failures are none of this test's business.
+    settings = {**FAST, "synchronous_commit": "on"}
+    server = EmbeddedPostgres(folder / "pg", binaries=chosen_binaries(), settings=settings)
+    with server as url:
+        await asyncio.to_thread(upgrade, url)
+        async with Simnet(seed=seed, pds_count=2) as net:
+            lab = CrashLab(net, url, await connect(url, name="kill test"), folder, seed)
+            lab.server = server
+            await lab.conn.execute(SETUP)
+            lab.reading = reading = asyncio.create_task(lab.reader.run())
+            try:
+                yield lab
+                assert not reading.done(), reading.exception()
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                await lab.close()
+                lab.conn.terminate()
+
+
+@pytest.mark.rule("CU-04", "CU-05", "BF-02", "BF-13")
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_an_app_reads_exactly_once_whatever_is_killed(seed: int, tmp_path: Path) -> None:
+    async with crash_lab(tmp_path, seed) as lab:
+        await lab.conn.execute("select sync.track_repos($1)", [one.did for one in lab.accounts])
+        await lab.start()
+        await lab.converge()
+        points, reached = POINTS.copy(), Counter[tuple[str, str]]()
+        lab.rng.shuffle(points)
+        for place, victim in points:
+            connects = lab.reader.connects
+            await place(lab, killer(lab, victim))
+            await lab.converge()  # the service and the app are back, and level
+            assert (lab.reader.connects > connects) == (victim != "service")
+            reached[place.__name__, victim] += 1
+        await lab.stop()
+        assert await lab.stored() == lab.signed()
+        assert await lab.conn.fetchval(DIFFERENCE) == 0
+        held = "select held - (select count(*) from app.records) from app.counters"
+        assert await lab.conn.fetchval(held) == 0
+        assert await lab.conn.fetchval(DEADLOCKS) == 0
+        print(f"{lab.kills.total} kills: {dict(lab.kills.kinds)}")
+        assert reached == Counter((place.__name__, victim) for place, victim in POINTS)
+        assert lab.kills.total == len(POINTS)

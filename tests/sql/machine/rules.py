@@ -1,0 +1,421 @@
+"""The machine: everything that may happen, in any order, in sessions that overlap."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ClassVar, TypeAlias
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.sql.driver import LIKE, POST, did
+from tests.sql.machine.rest import come_to_rest, drop_partitions
+from tests.sql.machine.scratch import Scratch
+from tests.sql.machine.shards import Consumer
+from tests.sql.machine.world import LATER, NOW, Seat, World
+from tests.sql.readers import Key
+
+FOLLOW = "app.bsky.graph.follow"
+MOST_CONSUMERS = 4
+OPEN, COMMIT, ROLLBACK = "open", "commit", "rollback"
+
+seats = st.integers(0, 3)
+repos = st.integers(0, 3)
+some_repos = st.lists(repos, min_size=1, max_size=2, unique=True)
+ends = st.sampled_from([COMMIT, COMMIT, COMMIT, OPEN, OPEN, ROLLBACK])
+limits = st.integers(1, 7)
+keys = st.tuples(st.sampled_from([POST, LIKE, FOLLOW]), st.sampled_from("abcd"))
+several_keys = st.lists(keys, min_size=1, max_size=4)
+patterns = st.sampled_from([POST, LIKE, "app.bsky.feed.*", "*"])
+beginnings = st.sampled_from([[POST, LIKE, FOLLOW], ["app.bsky.feed.*", FOLLOW], ["*"]])
+filters = st.sampled_from(
+    [
+        (None, None, 1),
+        (None, None, 1),
+        (None, None, 2),
+        ([LIKE], None, 1),
+        (None, [did(1), did(2)], 1),
+        (["app.bsky.feed.*"], [did(0), did(1), did(3)], 3),
+    ]
+)
+
+Filter: TypeAlias = tuple[list[str] | None, list[str] | None, int]
+starts = st.sampled_from(["beginning", "now"])
+several_commits = st.lists(several_keys, min_size=1, max_size=2)
+mostly = st.sampled_from([True, True, True, False])
+rarely = st.sampled_from([False, False, False, True])
+TRACKING = [
+    "track_repos", "untrack_repos", "untrack and track", "set_identity", "track_collections",
+    "track_collections", "untrack_collections", "untrack_collections",
+]  # fmt: skip
+UPKEEP = ["now", "now", "in vain", "later", "later", "drop"]
+
+_IDENTIFY = "select sync.set_identity(%s, %s, 'https://pds.test', 'did:key:z1')"
+_PUT = """
+    insert into sync.stored_records (repo_id, collection_id, rkey, cid, rev, value)
+    select r.repo_id, c.collection_id, %s, '\\x01711220' || sha256(%s), '3kaaaaaaaaaaa', '{}'
+      from sync.repos r, sync.collections c where r.did = %s and c.nsid = %s
+        on conflict (repo_id, collection_id, rkey) do update set cid = excluded.cid
+"""
+_REMOVE = """
+    delete from sync.stored_records s using sync.repos r, sync.collections c
+     where s.repo_id = r.repo_id and s.collection_id = c.collection_id
+       and s.rkey between %s and %s and r.did = %s and c.nsid = %s
+"""
+
+
+class _EveryRule:
+    """The answer to which rules a history may use."""
+
+    def is_enabled(self, name: str) -> bool:
+        return bool(name)
+
+
+_EVERY_RULE = _EveryRule()
+
+
+def counted(step: Callable[..., None]) -> Callable[..., None]:
+    """Count how often a rule ran."""
+
+    @wraps(step)
+    def count(self: "Machine", **drawn: Any) -> None:
+        self.reached[f"rule {step.__name__}"] += 1
+        step(self, **drawn)
+
+    return count
+
+
+class Machine(RuleBasedStateMachine):
+    """Writers and readers of the change log; a subclass says in which database."""
+
+    scratch: ClassVar[Scratch]
+    seats: ClassVar[list[Seat]]
+    reached: ClassVar[Counter[str]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.scratch, self.seats, self.reached)
+        self.is_sound = True
+        # By default every history does without half of the rules, or most; what we are after
+        # takes nearly all of them.
+        self._rules_strategy.enabled_rules_strategy = st.just(_EVERY_RULE)
+
+    @contextmanager
+    def at(self, number: int, end: str = OPEN) -> Iterator[Seat]:
+        """Let a session do something, and then perhaps end its transaction."""
+        self.is_sound = False
+        seat = self.seats[number]
+        yield seat
+        if seat.work is not None and end == COMMIT:
+            self.world.commit(seat)
+        elif seat.work is not None and end == ROLLBACK:
+            self.world.roll_back(seat)
+        self.is_sound = True
+
+    @contextmanager
+    def idle(self, number: int) -> Iterator[Seat]:
+        """Let a session without a transaction do something; if there is none, end one first."""
+        free = [seat.number for seat in self.seats if seat.work is None]
+        if not free:
+            with self.at(number, COMMIT):
+                pass
+        with self.at(free[number % len(free)] if free else number) as seat:
+            yield seat
+
+    def teardown(self) -> None:
+        """Bring a sound history to rest; leave no transaction open."""
+        try:
+            if self.is_sound:
+                come_to_rest(self.world)
+        finally:
+            for seat in self.seats:
+                seat.conn.rollback()
+                seat.work = None
+
+    # The world as it is found ------------------------------------------------------------------
+
+    @initialize(
+        tracked=beginnings,
+        contents=st.lists(several_keys, min_size=3, max_size=3),
+        wanted=filters,
+        start=starts,
+    )
+    def begin(
+        self, tracked: list[str], contents: list[list[Key]], wanted: Filter, start: str
+    ) -> None:
+        """Track three repos and load them, before two readers or between them."""
+        with self.at(0, COMMIT) as seat:
+            self._create(seat, (None, None, 1), "beginning")
+        with self.at(0, COMMIT) as seat:
+            seat.driver.value("select sync.track_collections(%s)", tracked)
+            seat.driver.value("select sync.track_repos(%s)", [[did(n) for n in range(3)]])
+            for account, there in zip(self.world.network.accounts, contents, strict=False):
+                self.world.network.commit(account, there, deleting=False)
+            self.world.claim(seat, 3, fresh=True)
+        for repo_id in list(self.world.claims):
+            with self.at(0, COMMIT) as seat:
+                self.world.reconcile(seat, repo_id)
+        with self.at(0, COMMIT) as seat:
+            self._create(seat, wanted, start)
+
+    # The network -------------------------------------------------------------------------------
+
+    @rule(
+        n=seats,
+        end=ends,
+        who=some_repos,
+        commits=several_commits,
+        deleting=st.booleans(),
+        heard=mostly,
+    )
+    @counted
+    def live(
+        self,
+        n: int,
+        end: str,
+        who: list[int],
+        commits: list[list[Key]],
+        *,
+        deleting: bool,
+        heard: bool,
+    ) -> None:
+        """An account commits; a lane applies whatever some have said so far, or hears later."""
+        accounts = [self.world.network.accounts[repo] for repo in who]
+        with self.at(n, end) as seat:
+            for there in commits:
+                self.world.network.commit(accounts[0], there, deleting=deleting)
+            if heard:
+                self.world.deliver(seat, accounts)
+
+    @rule(n=seats, end=ends)
+    @counted
+    def catch_up(self, n: int, end: str) -> None:
+        """A lane applies what all accounts have said."""
+        with self.at(n, end) as seat:
+            self.world.deliver(seat, self.world.network.accounts)
+
+    @rule(
+        n=seats,
+        end=ends,
+        limit=st.integers(1, 3),
+        fresh=st.booleans(),
+        again=st.lists(repos, max_size=1),
+        at_once=mostly,
+    )
+    @counted
+    def claim(
+        self, n: int, end: str, limit: int, again: list[int], *, fresh: bool, at_once: bool
+    ) -> None:
+        """A fetcher claims repos, some of them once more, and brings one at once."""
+        with self.idle(n) as seat:
+            if again:
+                self._call(seat, "resync_repos", [did(repo) for repo in again])
+            if seat.work is not None:
+                self.world.commit(seat)
+            claimed = self.world.claim(seat, limit, fresh=fresh)
+        if claimed and at_once:
+            with self.at(seat.number, end):
+                self.world.reconcile(seat, claimed[0])
+
+    @precondition(lambda self: self.world.claims)
+    @rule(n=seats, end=ends, which=repos)
+    @counted
+    def reconcile(self, n: int, end: str, which: int) -> None:
+        """A fetcher brings what it has."""
+        waiting = sorted(self.world.claims)
+        with self.at(n, end) as seat:
+            self.world.reconcile(seat, waiting[which % len(waiting)])
+
+    # People ------------------------------------------------------------------------------------
+
+    @rule(
+        n=seats,
+        end=ends,
+        repo=repos,
+        key=keys,
+        what=st.sampled_from(["put", "put", "remove"]),
+        whole=rarely,
+        repeatable=rarely,
+        reads=rarely,
+    )
+    @counted
+    def write(
+        self,
+        n: int,
+        end: str,
+        repo: int,
+        key: Key,
+        what: str,
+        *,
+        whole: bool,
+        repeatable: bool,
+        reads: bool,
+    ) -> None:
+        """Somebody writes or deletes a record by hand, or deletes a whole collection; it may be an
+        app, which then reads in the same transaction."""
+        first, last = ("a", "z") if whole else (key[1], key[1])
+        text = self.world.network.text().encode()
+        with self.at(n, end) as seat:
+            if repeatable and seat.work is None:
+                self.world.begin(seat, repeatable=True)
+            if what == "put":
+                values = [key[1], text, did(repo), key[0]]
+                self.world.write(seat, what, lambda db: db.execute(_PUT, values))
+            else:
+                place = [first, last, did(repo), key[0]]
+                self.world.write(seat, what, lambda db: db.execute(_REMOVE, place))
+            for shard in self.world.free_shards(seat) if reads else []:
+                self.world.read(seat, shard, 5)
+
+    @rule(
+        n=seats,
+        end=ends,
+        who=some_repos,
+        what=st.sampled_from(["take_down_repos", "restore_repos", "deactivate", "activate"]),
+    )
+    @counted
+    def hide(self, n: int, end: str, who: list[int], what: str) -> None:
+        """An operator takes repos down or shows them again, or their accounts do that."""
+        with self.at(n, end) as seat:
+            if what in ("take_down_repos", "restore_repos"):
+                self._call(seat, what, [did(repo) for repo in who])
+                return
+            accounts = [self.world.network.accounts[repo] for repo in who]
+            for account in accounts:
+                self.world.network.set_active(account, is_active=what == "activate")
+            self.world.deliver(seat, accounts)
+
+    @rule(
+        n=seats,
+        end=ends,
+        who=some_repos,
+        what=st.sampled_from(TRACKING),
+        pattern=st.sampled_from([POST, LIKE, FOLLOW, "app.bsky.feed.*"]),
+    )
+    @counted
+    def track(self, n: int, end: str, who: list[int], pattern: str, what: str) -> None:
+        """What is tracked changes; or, to have something else in the log, an identity."""
+        names = [did(repo) for repo in who]
+        with self.at(n, end) as seat:
+            if what == "untrack and track":
+                self._call(seat, "untrack_repos", names)
+                self._call(seat, "track_repos", names)
+            elif what == "set_identity":
+                handle = f"{self.world.network.tick()}.test"
+                self.world.write(seat, what, lambda db: db.execute(_IDENTIFY, [names[0], handle]))
+            elif what.endswith("_collections"):
+                self._call(seat, what, [pattern])
+            else:
+                self._call(seat, what, names)
+
+    def _call(self, seat: Seat, function: str, names: list[str]) -> None:
+        query = f"select sync.{function}(%s)".encode()
+        self.world.write(seat, function, lambda db: db.execute(query, [names]))
+
+    # Upkeep ------------------------------------------------------------------------------------
+
+    @rule(n=seats, steps=st.integers(1, 5), what=st.sampled_from(UPKEEP))
+    @counted
+    def maintain(self, n: int, steps: int, what: str) -> None:
+        """The service does its upkeep; or days later, when the log gives up what it has, whoever
+        is behind; or drops what was given up, unless somebody uses it."""
+        with self.idle(n) as seat:
+            if what == "drop":
+                drop_partitions(self.world)
+                return
+            now = LATER if what == "later" else NOW
+            for _ in range(steps):
+                if not self.world.upkeep(seat, commit=what != "in vain", now=now):
+                    break
+
+    # Readers -----------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.world.consumers) < MOST_CONSUMERS)
+    @rule(n=seats, end=ends, wanted=filters, start=starts)
+    @counted
+    def create(self, n: int, end: str, wanted: Filter, start: str) -> None:
+        """Somebody makes a consumer."""
+        with self.at(n, end) as seat:
+            self._create(seat, wanted, start)
+
+    def _create(self, seat: Seat, wanted: Filter, start: str) -> None:
+        self.world.names += 1
+        self.world.create(seat, Consumer(f"reader {self.world.names}", *wanted), start=start)
+
+    @precondition(lambda self: self.world.consumers)
+    @rule(
+        n=seats,
+        end=ends,
+        which=repos,
+        repo=st.none() | repos,
+        pattern=st.none() | patterns,
+        what=st.sampled_from(["replay", "replay", "replay", "forget"]),
+    )
+    @counted
+    def replay(
+        self, n: int, end: str, which: int, repo: int | None, pattern: str | None, what: str
+    ) -> None:
+        """A reader wants something again; all of it, if it is outrun; or nothing ever more."""
+        names = sorted(self.world.consumers)
+        name = names[which % len(names)]
+        dids = None if repo is None else [did(repo)]
+        with self.at(n, end) as seat:
+            if what == "replay":
+                self.world.replay(seat, name, dids, None if pattern is None else [pattern])
+            elif len(names) == MOST_CONSUMERS:
+                self.world.forget(seat, name)
+
+    @precondition(lambda self: self.world.shards)
+    @rule(
+        n=seats,
+        end=ends,
+        which=st.integers(0, 11),
+        limit=limits,
+        batches=st.integers(1, 4),
+        repeatable=rarely,
+    )
+    @counted
+    def read(
+        self, n: int, end: str, which: int, limit: int, batches: int, *, repeatable: bool
+    ) -> None:
+        """A reader reads one of its shards, a few batches in one transaction."""
+        free = self.world.free_shards(self.seats[n])
+        with self.at(n, end) as seat:
+            if repeatable and seat.work is None:
+                self.world.begin(seat, repeatable=True)
+            for _ in range(batches if free else 0):
+                if not self.world.read(seat, free[which % len(free)], limit):
+                    break
+
+    @rule(n=seats, limit=limits, which=st.integers(0, 3))
+    @counted
+    def read_each(self, n: int, limit: int, which: int) -> None:
+        """Every reader but one reads a batch, a transaction each."""
+        names = sorted(self.world.consumers)
+        with self.idle(n) as seat:
+            for key in self.world.free_shards(seat):
+                if names.index(key[0]) != which:
+                    self.world.read(seat, key, limit)
+                if seat.work is not None:
+                    self.world.commit(seat)
+
+    # Transactions ------------------------------------------------------------------------------
+
+    @precondition(lambda self: any(seat.work is None for seat in self.seats))
+    @rule(n=seats, repeatable=st.booleans(), savepoints=mostly)
+    @counted
+    def begin_early(self, n: int, *, repeatable: bool, savepoints: bool) -> None:
+        """A session begins a transaction, perhaps with a snapshot that it keeps."""
+        with self.idle(n) as seat:
+            self.world.begin(seat, repeatable=repeatable, savepoints=savepoints)
+
+    @precondition(lambda self: any(seat.work is not None for seat in self.seats))
+    @rule(n=seats, end=st.sampled_from([COMMIT, COMMIT, COMMIT, ROLLBACK, ROLLBACK, "kill"]))
+    @counted
+    def end(self, n: int, end: str) -> None:
+        """The next session with a transaction ends it, or is killed in it."""
+        busy = [seat.number for seat in self.seats if seat.work is not None]
+        with self.at(busy[n % len(busy)], end) as seat:
+            if end == "kill":
+                self.world.kill(seat)

@@ -1,0 +1,149 @@
+"""Texts that somebody else made up: names, patterns, dids, positions, records.
+
+Each is taken as a text or refused by a rule of ours; none of our functions composes SQL of one.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgres import Server
+from tests.sql.driver import Driver, Event, Op, did
+from tests.sql.logins import House, open_house, sqlstate_of
+from tests.sql.readers import Reader, Session, make_reader
+
+
+@pytest.fixture(scope="module")
+def house(postgres: Server) -> Iterator[House]:
+    with open_house(postgres) as house:
+        yield house
+
+
+HOSTILE = [
+    "'; drop schema sync cascade; --",
+    "x'); select sync.drop_consumer('firsts'); --",
+    "$$; drop schema sync cascade; $$",
+    'x"; drop schema sync cascade; --',
+    "%s %I %L %1$s {0} \\\\ \\'",
+    "a\nb\tc\x1b[2J",
+    "null",
+    "*",
+    "did:plc:x' or true --",
+    "at://did:plc:x/a.b.c/' or '1'='1",
+    "1.1.' or true --",
+    "\U0001f600" * 60,
+    "(1,2,3)",
+    "{a,b}",
+    "__proto__",
+    "pg_temp.trap()",
+]
+WITH_ONE_TEXT = {
+    "second": [
+        "select sync.create_consumer(%s)",
+        "select sync.create_consumer('x', array[%s])",
+        "select sync.create_consumer('x', null, array[%s])",
+        "select sync.create_consumer('x', null, null, %s)",
+        "select sync.read_changes(%s)",
+        "select sync.replay(%s)",
+        "select sync.replay('mine', array[%s])",
+        "select sync.replay('mine', null, array[%s])",
+        "select sync.drop_consumer(%s)",
+        "select sync.position_id(%s)",
+        "select sync.get_record(%s)",
+        "select sync.list_records(%s)",
+        "select sync.list_records('a.b.c', %s)",
+    ],
+    "standpipe": [
+        "select sync.track_repos(array[%s])",
+        "select sync.untrack_repos(array[%s])",
+        "select sync.resync_repos(array[%s])",
+        "select sync.track_collections(array[%s])",
+        "select sync.untrack_collections(array[%s])",
+        "select sync.take_down_repos(array[%s])",
+        "select sync.restore_repos(array[%s])",
+        "select sync.add_source(%s)",
+        "select sync.remove_source(%s)",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("login", "statement"),
+    [(login, statement) for login, statements in WITH_ONE_TEXT.items() for statement in statements],
+)
+def test_a_text_is_taken_as_a_text(house: House, login: str, statement: str) -> None:
+    """It does what it says or is refused by a rule of ours; no error of PostgreSQL's parser."""
+    with house.enter(login) as conn:
+        if login == "second":
+            conn.execute("select sync.create_consumer('mine')")
+        for text in HOSTILE:
+            sqlstate = sqlstate_of(conn, statement, text)
+            assert sqlstate is None or sqlstate.startswith("SY"), text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_consumer_may_have_any_name(house: House, name: str) -> None:
+    with house.enter("second") as conn:
+        conn.execute("select sync.create_consumer(%s)", [name])
+        reader = make_reader(conn, "other")
+        assert Reader(conn, name).read_all() == reader.read_all()
+        conn.execute("select sync.replay(%s)", [name])
+        conn.execute("select sync.drop_consumer(%s)", [name])
+        rows = conn.execute("select name from sync.consumer_status where name = %s", [name])
+        assert rows.fetchall() == []
+
+
+def test_hostile_records_are_stored_and_delivered_as_they_are(house: House) -> None:
+    with house.enter("standpipe") as conn:
+        conn.autocommit = True
+        lane = Driver(conn)
+        lane.load(8, {}, at=10, data="t10")
+        conn.execute("select sync.create_consumer('hostile', null, array[%s], 'now')", [did(8)])
+        texts = [text for text in HOSTILE if "\\" not in text]
+        ops = [Op("create", text, text) for text in texts]
+        commit = Event(did(8), rev=11, since=10, before="t10", data="t11", ops=ops)
+        assert lane.apply(commit) == {"applied": 1}
+        told = conn.execute("select rkey, value from sync.read_changes('hostile')").fetchall()
+        assert [row["rkey"] for row in told] == texts
+        assert [row["value"]["text"] for row in told] == texts
+        shown = conn.execute("select rkey from sync.records where did = %s", [did(8)]).fetchall()
+        assert {row["rkey"] for row in shown} == set(texts)
+
+
+# What the code says -----------------------------------------------------------------------------
+
+# Statements that have to be composed, of numbers and of names that are ours.
+COMPOSING = {"open_stage", "make_partitions"}
+RUNS_A_TEXT = (
+    r"\mexecute\M(?! (function|procedure))|query_to_xml|table_to_xml|cursor_to_xml|dblink|"
+    r"\mreg(proc|procedure|oper|operator)\M"
+)
+
+
+def test_no_function_runs_a_text_of_its_caller(db: Session) -> None:
+    rows = db.execute(
+        """
+        select p.proname as name, p.oid::regprocedure::text as signature,
+               exists (select from unnest(coalesce(p.proallargtypes, p.proargtypes)) as t (type)
+                        where t.type not in ('bigint'::regtype, 'int'::regtype)) as takes_a_text
+          from pg_proc p
+         where p.pronamespace::regnamespace::text in ('sync', 'sync_priv', 'sync_stage')
+           and regexp_replace(coalesce(p.prosrc, ''), '--[^\\n]*', '', 'g') ~* %s
+        """,
+        [RUNS_A_TEXT],
+    ).fetchall()
+    assert {row["name"] for row in rows} == COMPOSING
+    assert [row["signature"] for row in rows if row["takes_a_text"]] == []
+
+
+def test_no_function_takes_code_from_its_caller(db: Session) -> None:
+    """A function, an operator or a table by name would run what its owner made of it."""
+    rows = db.execute(
+        """
+        select p.oid::regprocedure::text as name from pg_proc p
+         where p.pronamespace::regnamespace::text in ('sync', 'sync_priv', 'sync_stage')
+           and exists (select from unnest(p.proargtypes) as t (type)
+                        where t.type::regtype::text like 'reg%')
+        """
+    ).fetchall()
+    assert rows == []

@@ -1,0 +1,113 @@
+"""Writers, readers and upkeep in overlapping transactions: every fold is exact at every commit.
+
+Invariant 2 of the design on real connections. The same machine has to fail when one of the rules
+it rests on is taken away.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, Phase
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.postgres import Server
+from tests.sql.machine.rules import Machine
+from tests.sql.machine.scratch import Patch, scratch_database
+from tests.sql.machine.world import Seat
+
+IS_LONG = os.environ.get("STANDPIPE_TEST_LONG") == "1"
+SEED = int(os.environ.get("STANDPIPE_TEST_SEED", "1"))
+HISTORIES = int(os.environ.get("N", "60"))
+STEPS = 60
+
+reached: Counter[str] = Counter()
+
+
+@contextmanager
+def machine(
+    server: Server, counts: Counter[str], faults: Sequence[Patch] = ()
+) -> Iterator[type[Machine]]:
+    """Return a machine with a database and sessions of its own."""
+    with scratch_database(server, faults) as scratch, ExitStack() as stack:
+        seats = [Seat(scratch, number) for number in range(4)]
+        for seat in seats:
+            stack.callback(lambda seat=seat: seat.conn.close())
+        made = type("Sync", (Machine,), {"scratch": scratch, "seats": seats, "reached": counts})
+        yield hypothesis.seed(SEED)(made)
+
+
+def settings(histories: int, *phases: Phase) -> hypothesis.settings:
+    return hypothesis.settings(
+        max_examples=histories,
+        stateful_step_count=STEPS,
+        phases=phases,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0 if IS_LONG else 300)
+def test_every_fold_is_exact_whatever_overlaps(postgres: Server) -> None:
+    with machine(postgres, reached) as made:
+        run_state_machine_as_test(
+            made, settings=settings(HISTORIES, Phase.generate, *([Phase.shrink] if IS_LONG else []))
+        )
+
+
+FAULTS = {
+    "stored rows come before the log is read": Patch(
+        "80_consumers/next_changes.sql", "v_position = v_head and ", ""
+    ),
+    "a restart forgets tombstones": Patch(
+        "80_consumers/next_repos.sql",
+        "where r.repo_id > p_after",
+        "where r.repo_id in (select v.repo_id from sync_priv.visible_repos v)"
+        " and r.repo_id > p_after",
+    ),
+    "a repo that is purged stays visible": Patch(
+        "10_helpers/visible_repos.sql",
+        "where coalesce(p.repo_id, 0) = r.repo_id",
+        "where false and p.repo_id = r.repo_id",
+    ),
+    "own rows come before they are numbered": Patch(
+        "80_consumers/next_changes.sql",
+        "where m.xid = pg_current_xact_id_if_assigned()",
+        "where false",
+    ),
+    "what a collection got while it was untracked is logged": Patch(
+        "20_log/number_changes.sql", "coalesce(g.repo_id, 0) = 0", "false"
+    ),
+    "a snapshot row makes nothing pending": Patch(
+        "80_consumers/log_steps.sql", "s.change_id < c.change_id) then false", "false) then false"
+    ),
+    "an operation is logged as upstream named it": Patch(
+        "40_stream/apply_ops.sql", "b.is_stored then 'update'", "o.action = 'update' then 'update'"
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_fails_when(fault: str, postgres: Server) -> None:
+    counts: Counter[str] = Counter()
+    with machine(postgres, counts, [FAULTS[fault]]) as made, pytest.raises(AssertionError) as e:
+        run_state_machine_as_test(made, settings=settings(HISTORIES, Phase.generate))
+    import sys
+
+    print(fault, counts["histories"], str(e.value)[:300], file=sys.stderr)
+
+
+@pytest.mark.slow
+def test_everything_was_reached(capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print()
+        for name, count in sorted(reached.items()):
+            print(f"{count:8} {name}")
