@@ -91,7 +91,9 @@ class LaneHandle:
             )
             if connection != self.queue.connection:
                 frames = []  # it was given up while we waited
-            if not frames and (seq := mark()) is not None and (marked is None or seq > marked):
+            # A mark must not overtake a frame that came at the very end of the wait.
+            seq = None if frames or len(self.queue) else mark()
+            if seq is not None and (marked is None or seq > marked):
                 frames, marked = [seq], seq
             orders = self.notices
             self.notices = []
