@@ -209,7 +209,7 @@ class Lanes:
             # Its frames from there on are thrown away; the next connection brings them again.
             lane.sent = report.seq
             lane.queue.give_up_connection()
-            self._state.seq = lowest([self._state.seq, report.seq])
+            self._state.seq = None if report.seq is None else lowest([self._state.seq, report.seq])
             self.drop()
         if report.published:
             self._wakes.fetches.set()
@@ -250,9 +250,8 @@ def lane_of(did: str, count: int) -> int:
 
 
 def lowest(seqs: Iterable[int | None]) -> int | None:
-    """Return the seq to resume at; None when a lane never had one."""
-    known = list(seqs)
-    return None if None in known else min(seq for seq in known if seq is not None)
+    """Return the lowest seq that is known."""
+    return min((seq for seq in seqs if seq is not None), default=None)
 
 
 def _raise_end(report: Report) -> None:

@@ -26,25 +26,17 @@ async def follow(rig: Rig, net: Simnet, count: int = 9) -> list[Account]:
     return accounts
 
 
-async def lane_pids(rig: Rig) -> dict[int, int]:
-    """Return the process of each lane, by what its connection is called."""
-    rows = await rig.conn.fetch(
-        "select application_name as name from pg_stat_activity"
-        " where datname = current_database() and application_name ~ '^standpipe lane 1[.][0-9]+$'"
-    )
-    lanes = {int(row["name"].rpartition(".")[2]) for row in rows}
-    found = {}
+def lane_pids() -> list[int]:
+    """Return the lane processes of this one."""
+    found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
         try:
-            command = (entry / "cmdline").read_bytes()
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"sync.lane_process" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
         except OSError:
             continue
-        if b"sync.lane_process" in command and parent == os.getpid():
-            found[int(entry.name)] = entry
-    return dict(zip(sorted(lanes), sorted(found), strict=True))
+    return found
 
 
 async def cursors(rig: Rig) -> list[tuple[int, int, int | None]]:
@@ -91,7 +83,7 @@ async def test_a_lane_that_dies_starts_over_from_its_cursor(clone, tmp_path: Pat
     async with Simnet(seed=53, start_us=None) as net, rig_on(net, clone, tmp_path, lanes=3) as rig:
         accounts = await follow(rig, net)
         for round_number in range(3):
-            pids = list((await lane_pids(rig)).values())
+            pids = lane_pids()
             await write_everywhere(accounts, f"k{round_number}")
             os.kill(pids[round_number], signal.SIGKILL)
             await rig.level(*accounts)
@@ -125,10 +117,10 @@ async def test_another_number_of_lanes_goes_on_where_the_last_one_stopped(clone,
 async def test_no_lane_outlives_its_service(clone, tmp_path: Path):
     async with Simnet(seed=55, start_us=None) as net, rig_on(net, clone, tmp_path, lanes=2) as rig:
         await follow_one(rig, net)
-        pids = list((await lane_pids(rig)).values())
+        pids = lane_pids()
         assert len(pids) == 2
         await rig.stop()
-        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert lane_pids() == []
 
 
 async def follow_one(rig: Rig, net: Simnet) -> None:
