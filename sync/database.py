@@ -45,11 +45,13 @@ async def connect(
     role: str | None = None,
     timeout_s: float = CONNECT_TIMEOUT_S,
     idle_transaction_timeout_s: float | None = None,
+    idle_timeout_s: float | None = None,
 ) -> IngestConnection:
     """Open an asyncpg connection that works as `role`.
 
     `idle_transaction_timeout_s` makes the server end a session that holds a transaction open and
     says nothing: a paused ingest process must not keep its successor's rows locked.
+    `idle_timeout_s` does so for any session: what it has locked is only leased.
     """
     settings = {
         "application_name": name,
@@ -60,9 +62,12 @@ async def connect(
     }
     if role is not None:
         settings["role"] = role
-    if idle_transaction_timeout_s is not None:
-        milliseconds = round(idle_transaction_timeout_s * 1000)
-        settings["idle_in_transaction_session_timeout"] = f"{milliseconds}ms"
+    for name_of_it, seconds in (
+        ("idle_in_transaction_session_timeout", idle_transaction_timeout_s),
+        ("idle_session_timeout", idle_timeout_s),
+    ):
+        if seconds is not None:
+            settings[name_of_it] = f"{round(seconds * 1000)}ms"
     with login_errors(url, role=role):
         return await asyncpg.connect(url, timeout=timeout_s, server_settings=settings)
 

@@ -26,7 +26,12 @@ from sync.http import HttpClient
 from sync.lane import Lane, LaneParts, SourceStopped
 from sync.progress import Progress, SourceProgress
 from sync.resolver import Resolver
-from sync.sessions import first_of, ingest_session, is_database_error
+from sync.sessions import (
+    LANE_IDLE_TRANSACTION_TIMEOUT_S,
+    first_of,
+    ingest_session,
+    is_database_error,
+)
 from sync.staging import LaneClaim
 from sync.stream import FrameQueue, StreamState
 from sync.wakes import Wakes
@@ -143,7 +148,13 @@ class _LaneProcess:
             resolver = Resolver.from_settings(http, start.settings)
             stack.push_async_callback(resolver.aclose)
             conn, control = [
-                await stack.enter_async_context(ingest_session(start.database_url, name=each))
+                await stack.enter_async_context(
+                    ingest_session(
+                        start.database_url,
+                        name=each,
+                        idle_transaction_timeout_s=LANE_IDLE_TRANSACTION_TIMEOUT_S,
+                    )
+                )
                 for each in (name, f"{name} control")
             ]
             await Lane(

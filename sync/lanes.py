@@ -26,6 +26,7 @@ from sync.errors import DatabaseUnavailable, StandpipeError
 from sync.lane import SourceStopped
 from sync.lane_process import Order, Report, Start, read_message, write_message
 from sync.progress import Progress, SourceProgress
+from sync.sessions import LEASE_S
 from sync.stream import Frame, FrameQueue, StreamState
 from sync.wakes import Wakes
 
@@ -113,7 +114,13 @@ class LaneHandle:
         decode = msgspec.msgpack.Decoder(Report).decode
         while True:
             try:
-                report = decode(await read_message(process.stdout))
+                async with asyncio.timeout(LEASE_S):
+                    report = decode(await read_message(process.stdout))
+            except TimeoutError:
+                process.kill()
+                raise LaneDied(
+                    f"lane {self.start.claim.lane} of {self.start.url} said nothing for {LEASE_S} s"
+                ) from None
             except asyncio.IncompleteReadError:
                 code = await process.wait()
                 raise LaneDied(
@@ -267,11 +274,15 @@ def _raise_end(report: Report) -> None:
 
 async def _end(process: Process) -> None:
     """Close its input and wait; a process that does not end is killed."""
-    if process.stdin is not None:
-        process.stdin.close()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
     try:
         async with asyncio.timeout(END_TIMEOUT_S):
-            await process.wait()
+            await process.stdout.read()  # to its end, which also lets go of the pipe
     except TimeoutError:
         process.kill()
-        await process.wait()
+        await process.stdout.read()
+    await process.wait()
+    with suppress(ConnectionError):
+        await process.stdin.wait_closed()

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-SourceState = Literal["connecting", "live", "waiting", "stopped"]
+SourceState = Literal["standby", "connecting", "live", "waiting", "stopped"]
 
 
 @dataclass(slots=True)

@@ -27,14 +27,8 @@ from sync.maintenance import (
 from sync.progress import Progress
 from sync.resolver import Resolver
 from sync.retention import retire_forever
-from sync.sessions import FETCH_LOCK, ingest_session, keep_working, leaves_of, take_lock
-from sync.sources import (
-    FIRST_LOCK_WAIT_S,
-    LATER_LOCK_WAIT_S,
-    SourceParts,
-    SourceSupervisor,
-    source_url,
-)
+from sync.sessions import FETCH_LOCK, ingest_session, keep_working, leased, leaves_of
+from sync.sources import SourceParts, SourceSupervisor, source_url
 from sync.wakes import Wakes
 
 WORK_CHANNEL = "sync_work"
@@ -136,7 +130,6 @@ class _Service:
             progress=progress,
             wakes=self._wakes,
         )
-        self._has_fetched = False
 
     async def run(self) -> None:
         """Run every part until cancelled."""
@@ -160,11 +153,11 @@ class _Service:
         await SourceSupervisor(self._sources).run(conn)
 
     async def _run_fetches(self, conn: IngestConnection) -> None:
-        """Fetch, once nobody else does and every lane is held."""
-        wait_s = LATER_LOCK_WAIT_S if self._has_fetched else FIRST_LOCK_WAIT_S
-        await take_lock(conn, FETCH_LOCK, wait_s=wait_s, what="fetches repos")
-        self._has_fetched = True
-        await self._sources.is_ready.wait()
+        """Fetch, once nobody else does."""
+        async with leased(self._url, FETCH_LOCK, what="fetch repos"):
+            await self._fetch(conn)
+
+    async def _fetch(self, conn: IngestConnection) -> None:
         await conn.execute(_RECOVER)
         async with (
             ingest_session(self._url, name="reconcile") as reconciling,

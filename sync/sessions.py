@@ -9,7 +9,7 @@ import asyncpg
 
 from sync import log
 from sync.database import IngestConnection, connect
-from sync.errors import DatabaseUnavailable, StandpipeError
+from sync.errors import DatabaseUnavailable
 from sync.firehose import Backoff
 from sync.progress import Progress
 from sync.roles import INGESTER
@@ -17,12 +17,16 @@ from sync.roles import INGESTER
 IDLE_TRANSACTION_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 2.0
 RECONNECT_FIRST_S, RECONNECT_MAX_S = 0.2, 5.0
-LOCK_POLL_S = 0.1
+# How long a service that is stopped, or cut off, keeps what it works on from the others.
+LEASE_S = 15.0
+LANE_IDLE_TRANSACTION_TIMEOUT_S = 10.0  # below the lease
+LOCK_POLL_S = 0.2
 
-# Advisory locks of a session: class, then 0 for the fetches and source_id for its lane.
+# Advisory locks of a session: class, then 0 for the fetches and source_id for its lanes.
 LOCK_CLASS = 7262
 FETCH_LOCK = 0
 _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
+_BEAT = "select 1"
 _OPEN_STAGE = "select sync.open_stage()"
 
 _DATABASE_ERRORS = (
@@ -36,18 +40,16 @@ _DATABASE_ERRORS = (
 _log = log.get("database")
 
 
-class ServiceBusy(StandpipeError):
-    """Another service already does this work in this database."""
-
-
 @asynccontextmanager
-async def ingest_session(url: str, *, name: str) -> AsyncIterator[IngestConnection]:
+async def ingest_session(
+    url: str, *, name: str, idle_transaction_timeout_s: float | None = None
+) -> AsyncIterator[IngestConnection]:
     """Open a connection as the ingester with its staging tables, and close it in bounded time."""
     conn = await connect(
         url,
         name=f"standpipe {name}",
         role=INGESTER,
-        idle_transaction_timeout_s=IDLE_TRANSACTION_TIMEOUT_S,
+        idle_transaction_timeout_s=idle_transaction_timeout_s or IDLE_TRANSACTION_TIMEOUT_S,
     )
     try:
         await conn.execute(_OPEN_STAGE)
@@ -85,19 +87,45 @@ async def keep_working(
         await asyncio.sleep(backoff.next_delay_s())
 
 
-async def take_lock(conn: IngestConnection, key: int, *, wait_s: float, what: str) -> None:
-    """Take a lock that lives as long as the connection, or raise `ServiceBusy`.
+@asynccontextmanager
+async def leased(url: str, key: int, *, what: str) -> AsyncIterator[None]:
+    """Hold a lock around the work of one service in a database; wait until it is free.
 
-    The wait is for a predecessor whose connection the server has not given up yet.
+    It belongs to a session that the server ends once it says nothing for the lease: so the lock of
+    a process that is stopped or cut off falls to another. What that one does meanwhile is fenced
+    off by its successor's tokens. Raises a database error in the block when the lock is lost.
     """
-    deadline = asyncio.get_running_loop().time() + wait_s
-    while not await conn.fetchval(_TRY_LOCK, LOCK_CLASS, key):
-        if asyncio.get_running_loop().time() >= deadline:
-            raise ServiceBusy(
-                f"Another standpipe service {what} in this database: "
-                "stop it first, or use another database."
-            )
+    conn = await connect(url, name=f"standpipe lock {key}", role=INGESTER, idle_timeout_s=LEASE_S)
+    try:
+        await _wait_for_lock(conn, key, what=what)
+        async with asyncio.TaskGroup() as group:
+            beating = group.create_task(_beat(conn))
+            yield
+            beating.cancel()
+    finally:
+        try:
+            await conn.close(timeout=CLOSE_TIMEOUT_S)
+        except (OSError, *_DATABASE_ERRORS):
+            conn.terminate()
+
+
+async def _wait_for_lock(conn: IngestConnection, key: int, *, what: str) -> None:
+    is_told = False
+    while True:
+        if await conn.fetchval(_TRY_LOCK, LOCK_CLASS, key):
+            if is_told:
+                _log.info("taking over", what=what)
+            return
+        if not is_told:
+            _log.info("standing by: another service does this", what=what)
+            is_told = True
         await asyncio.sleep(LOCK_POLL_S)
+
+
+async def _beat(conn: IngestConnection) -> None:
+    while True:
+        await asyncio.sleep(LEASE_S / 5)
+        await conn.execute(_BEAT, timeout=LEASE_S)
 
 
 def is_database_error(error: BaseException) -> bool:

@@ -1,12 +1,12 @@
 """Run a reader and lanes for every enabled source, and start them again when they fall.
 
-A source's connection holds a lock for as long as it lives, so that of two services only one
-reads it; the fencing token protects against one that was only asleep.
+A lock is leased, so that of several services one reads a source and the others stand by; the
+fencing tokens protect against one that was only asleep.
 """
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sync import log
@@ -20,14 +20,11 @@ from sync.lane_process import Start
 from sync.lanes import LaneDied, Lanes, lowest
 from sync.progress import Progress, SourceProgress
 from sync.resolver import Resolver
-from sync.sessions import first_of, keep_working, take_lock
+from sync.sessions import first_of, keep_working, leased
 from sync.staging import LaneClaim
 from sync.stream import StreamState
 from sync.wakes import Wakes, wait_for
 
-FIRST_LOCK_WAIT_S = 5.0
-# Our own lost connection may live on in the server until its keepalives fail.
-LATER_LOCK_WAIT_S = 90.0
 POLL_S = 0.5
 FIRST_RESTART_S, MAX_RESTART_S, GOOD_LIFE_S = 0.1, 5.0, 10.0
 
@@ -56,8 +53,6 @@ class SourceParts:
     resolver: Resolver
     progress: Progress
     wakes: Wakes
-    # Set once every source that was enabled at the start has its lanes.
-    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class SourceSupervisor:
@@ -66,7 +61,6 @@ class SourceSupervisor:
     def __init__(self, parts: SourceParts) -> None:
         self._parts = parts
         self._tasks: dict[Source, asyncio.Task[None]] = {}
-        self._claimed: set[int] = set()
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self, conn: IngestConnection) -> None:
@@ -76,8 +70,6 @@ class SourceSupervisor:
                 self._parts.wakes.sources.clear()
                 enabled = {Source(*row) for row in await conn.fetch(_ENABLED)}
                 self._follow(group, enabled)
-                if {source.source_id for source in enabled} <= self._claimed:
-                    self._parts.is_ready.set()
                 await wait_for(self._parts.wakes.sources, timeout_s=POLL_S)
 
     def _follow(self, group: asyncio.TaskGroup, enabled: set[Source]) -> None:
@@ -131,17 +123,14 @@ class SourceSupervisor:
     async def _run_lanes(
         self, source: Source, conn: IngestConnection, progress: SourceProgress
     ) -> None:
+        progress.state = "standby"
+        async with leased(self._parts.database_url, source.source_id, what=f"read {source.url}"):
+            await self._read(source, conn, progress)
+
+    async def _read(self, source: Source, conn: IngestConnection, progress: SourceProgress) -> None:
+        """Read a source that is ours."""
         parts = self._parts
-        is_first = source.source_id not in self._claimed
-        await take_lock(
-            conn,
-            source.source_id,
-            wait_s=FIRST_LOCK_WAIT_S if is_first else LATER_LOCK_WAIT_S,
-            what=f"reads {source.url}",
-        )
         rows = await conn.fetch(_OPEN_LANES, source.source_id, parts.settings.lanes)
-        self._claimed.add(source.source_id)
-        parts.wakes.sources.set()
         starts = [
             Start(
                 settings=parts.settings,

@@ -183,17 +183,21 @@ def test_a_killed_embedded_server_is_started_again(network: RemoteSimnet, tmp_pa
     assert server.postmaster_pid is None
 
 
-def test_a_second_service_says_that_there_is_one(
+def test_a_second_service_stands_by(
     on_network: Standpipe, network: RemoteSimnet, clone: str, tmp_path: Path
 ) -> None:
     environment = network.environment(clone)
     with started_program("run", folder=tmp_path, environment=environment) as process:
         wait_until(lambda: is_read(on_network), "the first service reads")
-        second = run_program("run", folder=tmp_path, environment=environment)
-        assert second.code == 1
-        assert "Another standpipe service" in second.err
-        assert "Traceback" not in second.err
-        assert end(process) == 0
+        folder = tmp_path / "second"
+        folder.mkdir()
+        with started_program("run", folder=folder, environment=environment) as second:
+            said = folder / "program.log"
+            wait_until(lambda: "standing by" in said.read_text(), "the second one stands by")
+            process.kill()
+            wait_until(lambda: "taking over" in said.read_text(), "it takes over")
+            assert end(second) == 0
+            assert "Traceback" not in said.read_text()
 
 
 def is_read(on_network: Standpipe) -> bool:

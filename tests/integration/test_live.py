@@ -6,7 +6,6 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from sync.sessions import ServiceBusy
 from sync.simnet import Simnet
 from sync.simnet.repo import Write
 from sync.tracking import TrackedRepos
@@ -205,21 +204,24 @@ async def handle_is(rig: Rig, account, handle: str) -> bool:
     return await rig.conn.fetchval(query, account.did) == handle
 
 
-async def test_a_second_service_refuses_with_one_sentence(clone, tmp_path: Path):
+async def test_a_second_service_stands_by_and_takes_over(clone, tmp_path: Path):
     async with Simnet(seed=19, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
         rig.start()
-        await rig.until(lambda: has_lane(rig))
+        await rig.track(alice)
+        await rig.level(alice)
         async with rig_on(net, clone, tmp_path) as second:
             second.start()
-            with pytest.raises(ServiceBusy, match="Another standpipe service"):
-                await second.until(never)
 
+            async def stands_by() -> bool:
+                return [one.state for one in second.progress.sources.values()] == ["standby"]
 
-async def has_lane(rig: Rig) -> bool:
-    """Tell whether the service holds its lane."""
-    return bool(await rig.conn.fetchval("select sum(lanes) from sync.source_status"))
-
-
-async def never() -> bool:
-    """Answer no, until the service has something else to say."""
-    return False
+            await second.until(stands_by)
+            alice.create(NOTE, note("the first one reads"), rkey="a")
+            await rig.level(alice)
+            assert not second.progress.outcomes
+            await rig.stop()
+            alice.create(NOTE, note("the second one reads"), rkey="b")
+            await second.level(alice)
+            assert second.progress.outcomes
+            await second.stop()
