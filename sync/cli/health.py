@@ -19,6 +19,8 @@ NEWEST_TESTED = 18
 LOG_LOCK_CLASS, LOG_LOCK_KEY = 7261, 1
 LATE_CURSOR_S = 60.0
 LONG_WAIT_S = 5.0
+# Of 8 GiB, the default: with the queue full, no commit that notifies succeeds.
+FULL_QUEUE = 0.1
 LONG_TRANSACTION_S = 3600.0
 CLOCK_SKEW_S = 30.0
 LOW_DISK_BYTES, EMPTY_DISK_BYTES = 5 << 30, 512 << 20
@@ -66,6 +68,13 @@ _TRANSACTIONS = """
        and a.pid <> pg_backend_pid()
        and a.xact_start < clock_timestamp() - %s * interval '1 second'
      order by a.xact_start limit 5
+"""
+_IDLE_LONGEST = """
+    select a.pid, a.usename, a.application_name
+      from pg_catalog.pg_stat_activity a
+     where a.backend_type = 'client backend' and a.pid <> pg_backend_pid()
+       and a.datname = current_database() and a.xact_start is not null
+     order by a.xact_start limit 1
 """
 
 
@@ -237,6 +246,25 @@ def check_transactions(session: Session) -> Iterator[Finding]:
         yield ok("transactions", "none is old")
 
 
+def check_notifications(session: Session) -> Iterator[Finding]:
+    """See that no listener keeps the queue of notifications from being emptied."""
+    usage = _one(session, "select pg_notification_queue_usage() as share")["share"]
+    if usage <= FULL_QUEUE:
+        yield ok("notify", f"{usage:.0%} of the queue of notifications is in use")
+        return
+    oldest = session.execute(_IDLE_LONGEST).fetchone()
+    who = "A session that listens"
+    if oldest is not None:
+        name = oldest["application_name"] or "no name"
+        who = f"A session that listens, probably {oldest['pid']} ({oldest['usename']}, {name}),"
+    yield warn(
+        "notify",
+        f"{who} stays in a transaction: {usage:.0%} of the queue of notifications is in use.",
+        "End that transaction: when the queue is full, nothing is committed that notifies. "
+        "PostgreSQL's log names the session from half full on.",
+    )
+
+
 def check_backlog(session: Session) -> Iterator[Finding]:
     """Count what waits."""
     row = _one(session, "select * from sync.status")
@@ -289,6 +317,7 @@ CHECKS: dict[str, Callable[[Session], Iterator[Finding]]] = {
     "sources": check_sources,
     "log lock": check_log_lock,
     "transactions": check_transactions,
+    "notify": check_notifications,
     "backlog": check_backlog,
     "consumers": check_consumers,
 }

@@ -150,6 +150,21 @@ def test_doctor_finds_a_forgotten_transaction(
     assert str(holder.info.backend_pid) in finding["finding"]
 
 
+def test_doctor_finds_a_listener_that_keeps_notifications(
+    on_clone: Standpipe, session: OpenSession, monkeypatch: Any
+) -> None:
+    listener, writer = session(autocommit=False), session()
+    listener.execute("listen sync_changes")
+    listener.commit()
+    listener.execute("select 1")
+    assert doctor_findings(on_clone("doctor", "--json"))["notify"]["level"] == "ok"
+    monkeypatch.setattr("sync.cli.health.FULL_QUEUE", 0.0)
+    writer.execute("select pg_notify('sync_changes', n::text) from generate_series(1, 5000) n")
+    finding = doctor_findings(on_clone("doctor", "--json"))["notify"]
+    assert finding["level"] == "warn"
+    assert str(listener.info.backend_pid) in finding["finding"]
+
+
 def test_doctor_looks_at_the_disk_of_an_embedded_database(
     session: OpenSession, monkeypatch: Any, tmp_path: Any
 ) -> None:
