@@ -31,6 +31,7 @@ from sync.errors import (
     UsageError,
 )
 from sync.http import HttpClient
+from sync.identities import ask_status
 from sync.resolver import Resolver
 from sync.tracking import CollectionFilter
 from sync.triage import now_us
@@ -48,6 +49,8 @@ _PROOF = (
     "select rev, data_cid, commit_block, signing_key, pds_url, trust, sync_state, patterns "
     "from sync.repo_proof($1)"
 )
+_PDS = "select pds_url from sync.repo_proof($1)"
+_REV = "select rev from sync.repo_status where did = $1"
 _IS_VISIBLE = "select is_visible from sync.repo_status where did = $1"
 _RECORDS = "select collection, rkey, cid, value, raw, reason from sync.records where did = $1"
 
@@ -88,6 +91,35 @@ class _Snapshot:
         """Add a fault to the report, which stays short even when everything is wrong."""
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(text)
+
+
+async def find_newer(settings: Settings, did: str) -> str | None:
+    """Ask the PDS whether it has a newer rev than is stored, and give that some time to arrive.
+
+    Returns the rev that does not come; None when the stored one is the latest. Raises
+    `UpstreamUnavailable` when the PDS does not say.
+    """
+    if settings.database_url is None:
+        raise ConfigurationError("A verification needs the URL of a database.")
+    conn = await connect(settings.database_url, name="standpipe verify")
+    try:
+        async with HttpClient(
+            user_agent=settings.user_agent, allow_private_hosts=settings.allow_private_hosts
+        ) as http:
+            newer: str | None = None
+            for _ in range(ATTEMPTS):
+                pds_url = await conn.fetchval(_PDS, did)
+                status = None if pds_url is None else await ask_status(http, pds_url, did)
+                if status is None or status.rev is None:
+                    raise UpstreamUnavailable(f"The PDS of {did} does not tell its rev.")
+                stored = await conn.fetchval(_REV, did)
+                if stored is not None and stored >= status.rev:
+                    return None
+                newer = status.rev
+                await asyncio.sleep(RETRY_S)
+            return newer
+    finally:
+        await conn.close()
 
 
 async def verify_repo(settings: Settings, did: str) -> Verdict:

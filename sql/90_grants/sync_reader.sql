@@ -11,6 +11,7 @@ grant execute on function
   sync.drop_consumer(text),
   sync.position_id(text),
   sync.get_record(text),
+  sync.sample_repos(int),
   sync.list_records(text, text, int) to sync_reader;
 
 -- A view calls its functions in the name of whoever reads it; none of these reveals a record.

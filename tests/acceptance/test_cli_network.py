@@ -116,6 +116,12 @@ def test_the_service_backfills_follows_and_drains(
     verified = on_network("verify", *network.dids)
     assert verified.code == 0
     assert [line.split()[1] for line in verified.out.splitlines()] == ["whole"] * 4
+    drawn = on_network("verify", "--sample", "3", "--json")
+    assert drawn.code == 0
+    answers = {line["did"]: line["answer"] for line in drawn.json_lines()}
+    assert answers
+    assert set(answers) <= set(network.dids)
+    assert set(answers.values()) == {"whole"}
     [repo] = on_network("status", account["handle"], "--json").json_lines()
     assert repo["did"] == account["did"]
     event = on_network(

@@ -622,6 +622,8 @@ create function sync.retired_partitions() returns TABLE(name text, state text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.rewind_source(p_url text, p_seq bigint) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.sample_repos(p_count integer) returns SETOF text
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_signing_key text) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.set_retention(p_keep_age interval, p_max_age interval DEFAULT NULL::interval, p_max_bytes bigint DEFAULT NULL::bigint) returns void
@@ -833,6 +835,7 @@ grant execute on routine sync.repo_proof(text) to sync_ingester;
 grant execute on routine sync.report_revs(text[],text[],boolean[],text[]) to sync_ingester;
 grant execute on routine sync.retired_partitions() to sync_ingester;
 grant execute on routine sync.rewind_source(text,bigint) to sync_ingester;
+grant execute on routine sync.sample_repos(integer) to sync_reader;
 grant execute on routine sync.set_identity(text,text,text,text) to sync_ingester;
 grant execute on routine sync.stop_source(integer,text) to sync_ingester;
 grant execute on routine sync.tracked_collections() to sync_ingester;
