@@ -18,6 +18,7 @@ from tests.sql.driver import LIKE, POST, cid, did
 
 PATIENCE_S = 30.0
 ACCOUNTS = range(1, 5)
+QUIET = 5  # nothing random happens to it
 PSQL = "with_psql.sql"
 
 Session = psycopg.Connection[DictRow]
@@ -62,7 +63,7 @@ class World:
         self._version = 0
         session.execute("grant create on schema public to app_login")
         session.execute("select sync.track_collections(%s)", [[POST, LIKE]])
-        session.execute("select sync.track_repos(%s)", [[did(n) for n in ACCOUNTS]])
+        session.execute("select sync.track_repos(%s)", [[did(n) for n in (*ACCOUNTS, QUIET)]])
         for nsid in (POST, LIKE):
             session.execute(
                 "insert into sync.collections (nsid) values (%s) on conflict do nothing", [nsid]
@@ -138,9 +139,10 @@ class World:
         """Hold the program in the middle of a transaction: it has read, and may not count."""
         with psycopg.connect(self.admin_url) as holder:
             holder.execute("lock table post_counts in share mode")
-            with self.session.transaction():  # what follows the count would be lost
-                self.say(1, f"held{self._version}")
-                self.say(1, "a", "another")
+            rkey = f"held{self._version}"
+            with self.session.transaction():
+                self.say(QUIET, rkey)
+                self.say(QUIET, rkey)  # comes after the count, and would stay lost
             wait_until(
                 lambda: self.backends("pg_blocking_pids(pid) <> '{}'"),
                 "the program applies a batch",
