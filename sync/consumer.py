@@ -31,7 +31,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 
 from sync.changes import Change
-from sync.database import login_errors, psycopg_settings, refusals
+from sync.database import app_settings, login_errors, refusals
 from sync.errors import DatabaseUnavailable, StandpipeError, UsageError
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -92,7 +92,7 @@ class Reader:
     def settings(self) -> dict[str, Any]:
         """Return the parameters of its connections."""
         name = f"standpipe consumer {self.name}"
-        return {"autocommit": True, **psycopg_settings(self.url, name=name)}
+        return {"autocommit": True, **app_settings(name=name)}
 
     def pause_after(self, error: Exception, *, is_lost: bool) -> float:
         """Return the seconds until another try, or 0 if none would help."""

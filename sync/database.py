@@ -94,7 +94,17 @@ def psycopg_settings(
     url: str, *, name: str, role: str | None = None, timeout_s: float = CONNECT_TIMEOUT_S
 ) -> dict[str, Any]:
     """Return the connection parameters every psycopg connection of ours adds to its URL."""
-    settings: dict[str, Any] = {
+    given = str(conninfo_to_dict(url).get("options") or "")
+    options = f"{given} -c search_path={SEARCH_PATH.replace(' ', '')}"
+    if role is not None:
+        options += f" -c role={role}"
+    settings = app_settings(name=name, timeout_s=timeout_s)
+    return {**settings, "options": options.strip()}
+
+
+def app_settings(*, name: str, timeout_s: float = CONNECT_TIMEOUT_S) -> dict[str, Any]:
+    """Return those that do not change what an app's own SQL means."""
+    return {
         "application_name": name,
         "client_encoding": "UTF8",  # in any database, also one that is about to be refused
         "connect_timeout": max(2, round(timeout_s)),
@@ -102,12 +112,6 @@ def psycopg_settings(
         "keepalives_interval": KEEPALIVE_INTERVAL_S,
         "keepalives_count": KEEPALIVE_COUNT,
     }
-    given = str(conninfo_to_dict(url).get("options") or "")
-    options = f"{given} -c search_path={SEARCH_PATH.replace(' ', '')}"
-    if role is not None:
-        options += f" -c role={role}"
-    settings["options"] = options.strip()
-    return settings
 
 
 @contextmanager

@@ -7,6 +7,8 @@
 --
 -- Idempotent: what is pending already is not delivered twice.
 --
+-- It notifies, so that a worker that waits reads on.
+--
 -- Called by: apps.
 -- Locks: the consumer's shards, in order.
 -- Raises: SY302, SY001 for an unknown did, SY002, SY301 for a part of an outrun consumer.
@@ -51,6 +53,7 @@ begin
              then sync_priv.covered_collections(v_consumer.collections, p_collections) end);
     end if;
   end loop;
+  perform pg_notify('sync_changes', '');
 end
 $$;
 comment on function sync.replay(text, text[], text[]) is

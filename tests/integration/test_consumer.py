@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, dict_row
 
 from sync import AsyncConsumer, Change, Consumer
 from sync.errors import (
@@ -147,9 +147,10 @@ class App:
 
 
 @pytest.fixture
-def app(session: Callable[..., Session]) -> App:
+def app(clone: str) -> Iterator[App]:
     """Return the tables of an app beside the schema `sync`."""
-    return App(session())
+    with psycopg.connect(clone, autocommit=True, row_factory=dict_row) as session:
+        yield App(session)
 
 
 @pytest.fixture(params=[Consumer, AsyncConsumer], ids=["sync", "async"])
@@ -328,6 +329,16 @@ def test_an_outrun_consumer_starts_over_by_replay(app: App, worker: MakeWorker) 
     mine.run()
     assert app.posts() == {"a": "ipsum"}
     assert [change.kind for change in mine.batches[-1]] == ["purge", "create"]
+
+
+def test_a_replay_wakes_it(app: App, worker: MakeWorker) -> None:
+    app.put("a")
+    mine = worker(poll_s=NO_POLL_S)
+    mine.call("create")
+    mine.start()
+    app.wait_for({"a": "lorem"})
+    mine.call("replay")
+    wait_until(lambda: app.seen() == 3, "a purge and a create", timeout_s=PATIENCE_S)
 
 
 def test_some_of_it_is_replayed(app: App, worker: MakeWorker) -> None:
