@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, dict_row
 
 from sync.database import connect_sync
 from sync.embedded import EmbeddedPostgres
@@ -157,7 +157,7 @@ class Pair:
 
     def on_copy(self) -> Session:
         """Connect to the subscriber."""
-        return connect_sync(self.copy_url, name="test", autocommit=True)
+        return psycopg.connect(self.copy_url, row_factory=dict_row, autocommit=True)
 
 
 @contextmanager

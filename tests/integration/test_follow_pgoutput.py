@@ -184,8 +184,8 @@ def test_what_is_durable_is_confirmed_and_a_quiet_log_keeps_no_wal(
     follower()
     until(lambda: is_following(both), "it follows")
     with both.on_source() as source:
-        source.execute("create table noise (n int)")
-        source.execute("insert into noise select generate_series(1, 10000)")
+        source.execute("create table public.noise (n int)")
+        source.execute("insert into public.noise select generate_series(1, 10000)")
         here = source.execute("select pg_current_wal_lsn() as lsn").fetchone()
         assert here is not None
         query = "select confirmed_flush_lsn >= %s::pg_lsn as yes from pg_replication_slots"
