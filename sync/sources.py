@@ -17,7 +17,7 @@ from sync.http import HttpClient
 from sync.lane import Lane, LaneParts, SourceStopped
 from sync.progress import Progress, SourceProgress
 from sync.resolver import Resolver
-from sync.sessions import first_of, ingest_session, keep_working, take_lock
+from sync.sessions import end_if_cancelled, first_of, ingest_session, keep_working, take_lock
 from sync.staging import LaneClaim
 from sync.stream import FrameQueue, StreamState
 from sync.wakes import Wakes, wait_for
@@ -110,6 +110,7 @@ class SourceSupervisor:
                 progress=parts.progress,
             )
         except Exception as error:
+            end_if_cancelled()
             cause = first_of(error)
             if isinstance(cause, LaneFenced):
                 return True  # we still held the lock: an operator moved the cursor
