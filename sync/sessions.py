@@ -78,6 +78,7 @@ async def keep_working(
                 await work(conn)
                 return
         except Exception as error:  # only what the database says is kept
+            end_if_cancelled()
             if not is_database_error(error):
                 raise
             progress.is_database_up = False
@@ -85,6 +86,16 @@ async def keep_working(
         if time.monotonic() - started_at > RECONNECT_MAX_S:
             backoff.reset()
         await asyncio.sleep(backoff.next_delay_s())
+
+
+def end_if_cancelled() -> None:
+    """Go on ending when an error hides that this task was cancelled.
+
+    Until Python 3.12 a group whose tasks fail while it is being cancelled raises their errors only.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from sync.lane_process import Start
 from sync.lanes import LaneDied, Lanes, lowest
 from sync.progress import Progress, SourceProgress
 from sync.resolver import Resolver
-from sync.sessions import first_of, keep_working, leased
+from sync.sessions import end_if_cancelled, first_of, keep_working, leased
 from sync.staging import LaneClaim
 from sync.stream import StreamState
 from sync.wakes import Wakes, wait_for
@@ -109,6 +109,7 @@ class SourceSupervisor:
                 progress=parts.progress,
             )
         except Exception as error:
+            end_if_cancelled()
             cause = first_of(error)
             if isinstance(cause, LaneFenced | LaneDied):
                 # Fenced while we hold the lock: an operator moved the cursor.

@@ -33,6 +33,7 @@ from tests.acceptance.test_kill import (
     LOCK_LOG,
     LOCK_RECORDS,
     POLL_S,
+    SESSIONS,
     Kills,
     Lab,
 )
@@ -46,6 +47,12 @@ BACKEND = """
     select pid from pg_stat_activity
      where datname = current_database() and application_name like $1
      order by pid limit 1
+"""
+WORKING = """
+    select count(distinct application_name) from pg_stat_activity
+     where datname = current_database()
+       and (application_name in ('standpipe reconcile', 'standpipe sources')
+            or application_name ~ '^standpipe lane [0-9]+$')
 """
 IN_TRANSACTION = """
     select format('%s is %s after %s', application_name, state, query) from pg_stat_activity
@@ -71,12 +78,12 @@ class CrashLab(Lab):
 
     async def read_on(self) -> None:
         """Wait until the app has read everything; it must have the very records then."""
-        deadline = asyncio.get_running_loop().time() + EVIDENCE_TIMEOUT_S
-        while await self.conn.fetchval(DIFFERENCE):
-            if self.reading is not None and self.reading.done():
-                self.reading.result()
-            assert asyncio.get_running_loop().time() < deadline, "the app stays behind"
-            await asyncio.sleep(POLL_S)
+        await self.until(self._is_level, "the app stays behind")
+
+    async def _is_level(self) -> bool:
+        if self.reading is not None and self.reading.done():
+            self.reading.result()
+        return await self.conn.fetchval(DIFFERENCE) == 0
 
     @asynccontextmanager
     async def lock(self, statement: str) -> AsyncIterator[None]:
@@ -107,7 +114,32 @@ class CrashLab(Lab):
         """Kill the service, and start it again."""
         await self._before()
         await self.kill("service", evidence)
+        await self.until(self._is_alone, "sessions of the dead live on")
         await self.start()
+
+    async def _is_alone(self) -> bool:
+        return not await self.conn.fetchval(SESSIONS)
+
+    async def recover(self) -> None:
+        """Wait until the service reads and fetches again, and the app reads."""
+        before = self.reader.commits
+        await self.until(self._works, "a part of the service does not return")
+        await self.until(partial(self._has_read, before), "the app does not return")
+        await self.converge()
+
+    async def _works(self) -> bool:
+        return await self.conn.fetchval(WORKING) == 3
+
+    async def _has_read(self, before: int) -> bool:
+        return self.reader.commits > before
+
+    async def until(self, check: Callable[[], Awaitable[bool]], otherwise: str) -> None:
+        """Wait for something, in bounded time."""
+        deadline = asyncio.get_running_loop().time() + EVIDENCE_TIMEOUT_S
+        while not await check():
+            in_time = asyncio.get_running_loop().time() < deadline
+            assert in_time, f"{otherwise}\n{self.service_log()}"
+            await asyncio.sleep(POLL_S)
 
     async def _before(self) -> None:
         """A crash forgets the statistics: look at them first."""
@@ -115,24 +147,24 @@ class CrashLab(Lab):
 
     async def _after(self, kind: str, evidence: str) -> None:
         self.kills.note(kind, evidence)
-        deadline = asyncio.get_running_loop().time() + EVIDENCE_TIMEOUT_S
-        while await self._answers():  # the postmaster has not noticed yet
-            assert asyncio.get_running_loop().time() < deadline, "the server does not fall"
-            await asyncio.sleep(POLL_S)
-        while True:
-            try:
-                self.conn = await connect(self.url, name="kill test")
-                return
-            except DatabaseUnavailable:
-                assert asyncio.get_running_loop().time() < deadline, "the server does not return"
-                await asyncio.sleep(POLL_S)
+        await self.until(self._has_fallen, "the server does not fall")
+        await self.until(self._is_back, "the server does not return")
 
-    async def _answers(self) -> bool:
+    async def _has_fallen(self) -> bool:
+        """Tell whether the postmaster has noticed, and ended all sessions."""
         try:
-            return bool(await self.conn.fetchval("select true"))
+            await self.conn.fetchval("select true")
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self.conn.terminate()
+            return True
+        return False
+
+    async def _is_back(self) -> bool:
+        try:
+            self.conn = await connect(self.url, name="kill test")
+        except DatabaseUnavailable:
             return False
+        return True
 
 
 # Where things are when something is killed -------------------------------------------------------
@@ -252,7 +284,7 @@ async def test_an_app_reads_exactly_once_whatever_is_killed(seed: int, tmp_path:
         for place, victim in points:
             connects = lab.reader.connects
             await place(lab, killer(lab, victim))
-            await lab.converge()  # the service and the app are back, and level
+            await lab.recover()
             assert (lab.reader.connects > connects) == (victim != "service")
             reached[place.__name__, victim] += 1
         await lab.stop()
