@@ -45,6 +45,7 @@ starts = st.sampled_from(["beginning", "now"])
 several_commits = st.lists(several_keys, min_size=1, max_size=2)
 mostly = st.sampled_from([True, True, True, False])
 rarely = st.sampled_from([False, False, False, True])
+HIDING = ["take_down_repos", "restore_repos", "restore_repos", "activate", "deactivate"]
 TRACKING = [
     "track_repos", "untrack_repos", "untrack and track", "set_identity", "track_collections",
     "track_collections", "untrack_collections", "untrack_collections",
@@ -188,35 +189,36 @@ class Machine(RuleBasedStateMachine):
             if heard:
                 self.world.deliver(seat, accounts)
 
-    @rule(n=seats, end=ends)
+    @rule(n=seats, end=ends, but=repos)
     @counted
-    def catch_up(self, n: int, end: str) -> None:
-        """A lane applies what all accounts have said."""
+    def catch_up(self, n: int, end: str, but: int) -> None:
+        """A lane applies what all accounts but one have said."""
+        accounts = [account for account in self.world.network.accounts if account.number != but]
         with self.at(n, end) as seat:
-            self.world.deliver(seat, self.world.network.accounts)
+            self.world.deliver(seat, accounts)
 
     @rule(
         n=seats,
         end=ends,
         limit=st.integers(1, 3),
         fresh=st.booleans(),
-        again=st.lists(repos, max_size=1),
+        again=st.none() | st.none() | st.none() | repos,
         at_once=mostly,
     )
     @counted
     def claim(
-        self, n: int, end: str, limit: int, again: list[int], *, fresh: bool, at_once: bool
+        self, n: int, end: str, limit: int, again: int | None, *, fresh: bool, at_once: bool
     ) -> None:
-        """A fetcher claims repos, some of them once more, and brings one at once."""
+        """A fetcher claims repos, one of them once more, and brings what it has."""
         with self.idle(n) as seat:
-            if again:
-                self._call(seat, "resync_repos", [did(repo) for repo in again])
+            if again is not None:
+                self._call(seat, "resync_repos", [did(again)])
             if seat.work is not None:
                 self.world.commit(seat)
             claimed = self.world.claim(seat, limit, fresh=fresh)
-        if claimed and at_once:
-            with self.at(seat.number, end):
-                self.world.reconcile(seat, claimed[0])
+        for repo_id in claimed if at_once else []:
+            with self.at(seat.number, end if repo_id == claimed[-1] else COMMIT):
+                self.world.reconcile(seat, repo_id)
 
     @precondition(lambda self: self.world.claims)
     @rule(n=seats, end=ends, which=repos)
@@ -272,7 +274,7 @@ class Machine(RuleBasedStateMachine):
         n=seats,
         end=ends,
         who=some_repos,
-        what=st.sampled_from(["take_down_repos", "restore_repos", "deactivate", "activate"]),
+        what=st.sampled_from(HIDING),
     )
     @counted
     def hide(self, n: int, end: str, who: list[int], what: str) -> None:
