@@ -8,6 +8,8 @@
 -- such a transaction takes no lock and wakes nobody.
 -- Who wrote to a collection while it was untracked in another transaction, which committed first,
 -- comes after its `purge`: what is on its way out is dropped here, where the order is known.
+-- A transaction that keeps one snapshot may not see that purge: locking the collection makes it
+-- fail, to be tried again (40001). One that is locked is being untracked, and comes after us.
 -- By index only, for a plan made while the pending rows were few would scan all that an old
 -- snapshot (a dump) keeps since; and without JIT, which takes the price of "never" for work.
 -- The NOTIFY also makes PostgreSQL refuse PREPARE TRANSACTION, which would keep the lock.
@@ -35,6 +37,12 @@ begin
     return null;
   end if;
   perform pg_advisory_xact_lock(7261, 1);
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform from sync.collections c
+     where c.collection_id in (select p.collection_id from sync_priv.pending_changes p
+                                where p.xid = new.xid)
+       for share skip locked;
+  end if;
   delete from sync_priv.pending_changes p
    where p.xid = new.xid and p.kind in ('create', 'update', 'delete', 'snapshot')
      and p.collection_id in (select g.collection_id from sync_priv.purges g

@@ -68,6 +68,30 @@ def test_a_chain_in_one_batch_is_applied_whole_and_every_op_is_logged(lane):
 
 
 @pytest.mark.rule("CM-15", "FA-04")
+def test_after_a_change_by_hand_an_op_is_told_as_what_it_does_here(lane):
+    loaded(lane)
+    lane.conn.execute("delete from sync.stored_records where rkey in ('a', 'b')")
+    lane.conn.execute(
+        "insert into sync.stored_records (repo_id, collection_id, rkey, cid, rev, value)"
+        " select repo_id, collection_id, 'c', %s, '3k', '{}' from sync.repos, sync.collections"
+        " where did = %s",
+        [cid("by hand"), A],
+    )
+    start = lane.position()
+    outcome = lane.apply(
+        commit(A, 11, 10, Op("update", "a", "one"), Op("delete", "b"), Op("create", "c", "two")),
+        commit(A, 12, 11, Op("update", "a", "three"), Op("delete", "c")),
+    )
+    assert outcome == {"applied": 2}
+    assert lane.log(start) == [
+        ("create", "a", "one"),
+        ("update", "c", "two"),
+        ("update", "a", "three"),
+        ("delete", "c", None),
+    ]
+    assert lane.texts(1) == {"a": "three"}
+
+
 def test_a_replayed_batch_changes_nothing(lane):
     loaded(lane)
     batch = [commit(A, 11, 10, Op("create", "c", "one")), commit(A, 12, 11, Op("delete", "c"))]

@@ -1,5 +1,6 @@
 """sync.untrack_collections(): what no other pattern covers is purged."""
 
+import psycopg
 import pytest
 
 from tests.sql.driver import LIKE, POST, Driver, Event, Op, did
@@ -147,6 +148,23 @@ def test_a_commit_that_was_under_way_is_not_told_after_the_purge(service, sessio
         ("purge", POST, None), ("create", LIKE, "k")
     ]  # fmt: skip
     assert (stored(service, POST), stored(service, LIKE)) == (0, 3)
+
+
+@pytest.mark.parametrize("writes_first", [True, False])
+def test_who_does_not_see_the_purge_cannot_write_after_it(service, session, writes_first):
+    """One snapshot for the whole transaction, taken before the collection was untracked."""
+    app, operator = impatient(session(autocommit=False)), impatient(session())
+    app.execute("set transaction isolation level repeatable read")
+    write = "delete from sync.stored_records s using sync.collections c"
+    write += f" where c.collection_id = s.collection_id and c.nsid = '{POST}'"
+    app.execute(write.encode() if writes_first else b"select from sync.records")
+    before = service.position()
+    operator.execute("select sync.untrack_collections(array[%s])", [POST])
+    if not writes_first:
+        app.execute(write.encode())
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        app.commit()
+    assert [kind for kind, _, _ in service.shape(before)] == ["purge"]
 
 
 def test_a_collection_that_a_lane_brings_after_the_decision_is_purged_too(clone, session):

@@ -1,6 +1,6 @@
 """What the accounts really hold: chains of commits that are published and delivered in order."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tests.sql.driver import Event, Key, Op, did
@@ -23,14 +23,14 @@ class Account:
 
     def export(self) -> "Export":
         """Return what getRepo answers now."""
-        return Export(dict(self.records), self.rev, self.data)
+        return Export(dict(self.records.items()), self.rev, self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
     """A whole repo at a rev."""
 
-    records: dict[Key, str]
+    records: Mapping[str | Key, str]
     rev: int
     data: str
 

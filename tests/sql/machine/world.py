@@ -8,7 +8,7 @@ and a reader that is outrun are answers like any other; then the action did not 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 
@@ -46,6 +46,17 @@ class Work:
     delivered: list[tuple[Account, list[Event]]] = field(default_factory=list)
     fetched: list[int] = field(default_factory=list)
 
+    def copied(self, conn: Session) -> "Work":
+        """Return a copy to go back to."""
+        return replace(
+            self,
+            shards={key: shard.try_on(conn) for key, shard in self.shards.items()},
+            made=list(self.made),
+            dropped=list(self.dropped),
+            delivered=list(self.delivered),
+            fetched=list(self.fetched),
+        )
+
 
 class Seat:
     """A connection that does one thing at a time, also as a lane of its own."""
@@ -60,6 +71,10 @@ class Seat:
         """Connect."""
         self.conn: Session = self.scratch.open()
         self.pid = self.conn.info.backend_pid
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.conn.close()
 
     def start(self) -> None:
         """Begin a history."""
@@ -165,8 +180,7 @@ class World:
     def trying(self, seat: Seat, what: str) -> Iterator[Work]:
         """Do something in a session's transaction, or find that it cannot be done now."""
         work = seat.work or self.begin(seat)
-        before = len(work.delivered), len(work.fetched), len(work.made), len(work.dropped)
-        tried = {key: shard.try_on(seat.conn) for key, shard in work.shards.items()}
+        before = work.copied(seat.conn)
         try:
             with seat.conn.transaction() if work.has_savepoints else nullcontext():
                 yield work
@@ -176,11 +190,7 @@ class World:
             if not work.has_savepoints:
                 self.roll_back(seat)
                 return
-            work.shards = tried
-            for things, length in zip(
-                (work.delivered, work.fetched, work.made, work.dropped), before, strict=True
-            ):
-                del things[length:]  # type: ignore[arg-type]
+            seat.work = before
 
     def refused(self, error: psycopg.Error) -> None:
         """Take note of a refusal that is part of the game."""
@@ -196,7 +206,7 @@ class World:
 
     def deliver(self, seat: Seat, accounts: list[Account]) -> None:
         """Let a lane apply what accounts said; once a transaction, as the stage has it."""
-        if seat.work is not None and seat.work.is_staged:
+        if seat.work is not None and (seat.work.is_staged or seat.work.is_repeatable):
             return
         with self.trying(seat, "deliver") as work:
             work.is_staged = True
@@ -228,7 +238,7 @@ class World:
 
     def reconcile(self, seat: Seat, repo_id: int) -> None:
         """Reconcile a claimed repo; once a transaction, as the stage has it."""
-        if seat.work is not None and seat.work.is_staged:
+        if seat.work is not None and (seat.work.is_staged or seat.work.is_repeatable):
             return
         claim, account, export = self.claims[repo_id]
         export = export or account.export()
@@ -242,7 +252,6 @@ class World:
 
     def upkeep(self, seat: Seat, *, commit: bool, now: str = NOW) -> bool:
         """Do a step of upkeep in a transaction of its own; True when there is more to do."""
-        assert seat.work is None
         is_more = False
         with self.trying(seat, "upkeep"):
             row = seat.conn.execute(
@@ -250,11 +259,10 @@ class World:
             ).fetchone()
             is_more = bool(row and row["more"])
             seat.conn.execute("select set_config('sync.now', %s, true)", [NOW])
-        if seat.work is not None:
-            if commit:
-                self.commit(seat)
-            else:
-                self.roll_back(seat)
+        if seat.work is not None and commit:
+            self.commit(seat)
+        elif seat.work is not None:
+            self.roll_back(seat)
         return is_more
 
     def create(self, seat: Seat, consumer: Consumer, *, start: str) -> None:
@@ -291,8 +299,10 @@ class World:
             dids = collections = None
             self.reached["outrun, starts over"] += 1
         what = "some" if dids or collections else "all"
-        with self.trying(seat, f"replay {what}"):
+        with self.trying(seat, f"replay {what}") as work:
             seat.conn.execute("select sync.replay(%s, %s, %s)", [name, dids, collections])
+            for shard in self._shards_of(name):
+                work.shards.setdefault((name, shard.number), shard.try_on(seat.conn))
 
     def _shards_of(self, name: str) -> list[Shard]:
         return [shard for key, shard in self.shards.items() if key[0] == name]
@@ -307,12 +317,11 @@ class World:
 
     def read(self, seat: Seat, key: ShardKey, limit: int) -> bool:
         """Read one batch; False when that cannot be done now, as for one that is outrun."""
-        is_read = False
+        before = self.reached["read"]
         with self.trying(seat, "read") as work:
             shard = work.shards.get(key) or self.shards[key].try_on(seat.conn)
             self.reached.update(shard.read(limit, self.history))
             self.reached["reads under an old snapshot"] += work.is_repeatable
             self.reached["reads beside own writes"] += work.has_written
             work.shards[key] = shard
-            is_read = True
-        return is_read
+        return self.reached["read"] > before
