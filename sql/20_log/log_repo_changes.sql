@@ -14,6 +14,8 @@ create or replace function sync_priv.log_repo_changes()
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_shown bigint[];
 begin
   with changed as materialized (
     select n.repo_id, n.tracked_by, n.handle, n.pds_url,
@@ -57,14 +59,23 @@ begin
       from new_rows n
       full join old_rows o using (repo_id)
   )
+  select array_agg(o.repo_id) into v_shown
+    from changed o
+    join sync_priv.visible_repos v using (repo_id)
+   where not (o.tracked_by is not null and o.is_active
+              and o.local_status is distinct from 'takendown');
+  if v_shown is null then
+    return null;
+  end if;
+  -- What was written while it was hidden is in no log: it has to be seen here.
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'accounts can be shown again at the isolation level READ COMMITTED only'
+      using errcode = 'SY107',
+            hint = 'Another level may not see records that were written while they were hidden.';
+  end if;
   insert into sync_priv.pending_changes (xid, kind, repo_id, collection_id)
   select pg_current_xact_id(), 'snapshot', p.repo_id, p.collection_id
-    from sync_priv.present_collections(array(
-           select o.repo_id
-             from changed o
-             join sync_priv.visible_repos v using (repo_id)
-            where not (o.tracked_by is not null and o.is_active
-                       and o.local_status is distinct from 'takendown'))) p
+    from sync_priv.present_collections(v_shown) p
    where not exists (select from sync_priv.purges g
                       where g.collection_id = p.collection_id
                         and coalesce(g.repo_id, p.repo_id) = p.repo_id);

@@ -6,7 +6,8 @@
 --
 -- Called by: operators and apps.
 -- Locks: the filter state, then the repos' rows in repo_id order.
--- Raises: SY002 for a malformed did.
+-- Raises: SY002 for a malformed did, SY107 when records become visible at another level than
+-- READ COMMITTED.
 create or replace function sync.track_repos(p_dids text[])
   returns bigint
   language plpgsql
@@ -64,4 +65,4 @@ begin
 end
 $$;
 comment on function sync.track_repos(text[]) is
-  'Track the repos of p_dids; returns how many were not tracked before. Raises SY002.';
+  'Track the repos of p_dids; returns how many were not tracked before. Raises SY002, SY107.';

@@ -4,7 +4,7 @@
 --
 -- Called by: operators.
 -- Locks: the repos' rows, in repo_id order.
--- Raises: SY001 when a did is not known.
+-- Raises: SY001 when a did is not known, SY107 at another level than READ COMMITTED.
 create or replace function sync.restore_repos(p_dids text[])
   returns bigint
   language plpgsql
@@ -23,4 +23,4 @@ begin
 end
 $$;
 comment on function sync.restore_repos(text[]) is
-  'Show the repos of p_dids again; returns how many were taken down. Raises SY001.';
+  'Show the repos of p_dids again; returns how many were taken down. Raises SY001, SY107.';

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.rows import DictRow
 
-from tests.sql.driver import did
+from tests.sql.driver import Driver, did
 from tests.sql.readers import World, make_reader, told
 from tests.sql.test_read_changes import wait_until_blocked
 
@@ -86,3 +86,16 @@ def test_takedowns_in_opposite_orders_wait_instead_of_deadlocking(
     first.commit()
     other.join(timeout=30)
     assert call(owner, "restore_repos", 0, 1) == 2
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_nobody_is_shown_by_a_snapshot_that_may_lack_his_records(session, level: str) -> None:
+    lane, operator = Driver(session()), session()
+    lane.load(1, {"a": "x"}, at=10, data="t10")
+    operator.execute("select sync.take_down_repos(%s)", [[did(1)]])
+    with pytest.raises(psycopg.Error) as refused, operator.transaction():
+        operator.execute(f"set transaction isolation level {level}".encode())
+        operator.execute("select sync.restore_repos(%s)", [[did(1)]])
+    assert refused.value.sqlstate == "SY107"
+    operator.execute("select sync.restore_repos(%s)", [[did(1)]])
+    assert lane.rows("select rkey from sync.records") == [{"rkey": "a"}]
