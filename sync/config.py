@@ -184,6 +184,12 @@ class Settings:
         "How long a session may idle with the change log's lock before the service ends it, in "
         "seconds.",
     )
+    compare_every_s: float = _setting(
+        604_800.0,
+        _seconds,
+        "How often the revs of all repos are compared with what their PDSes say, in seconds: the "
+        "default is a week. What a stream has left out unnoticed is found by that.",
+    )
     log_format: str = _setting(
         "auto",
         _one_of("auto", "console", "json"),

@@ -7,9 +7,10 @@ at most cause a fetch. A gap stays open until every PDS with a repo of ours has 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import httpx
@@ -25,6 +26,7 @@ from sync.resolver import Resolver
 from sync.wakes import wait_for
 
 TICK_S = 0.5
+SCHEDULE_S = 60.0
 PAGE_REPOS = 5_000  # of ours, compared at a time
 LIST_FROM_REPOS = 50  # on one host, of one page: below that they are asked for one by one
 LIST_LIMIT = 1_000
@@ -40,6 +42,7 @@ CONFIRM_MAX_AGE_S = 5.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 600.0
 
 _OPEN = "select source_id, gap_since from sync.open_gaps()"
+_COMPARE = "select sync.compare_repos($1)"
 _CLOSE = "select sync.close_gap($1, $2)"
 _HEADS = "select repo_id, did, pds_url from sync.list_heads($1, $2, $3)"
 _REPORT = "select sync.report_revs($1, $2, $3, $4)"
@@ -74,12 +77,15 @@ class GapCloser:
         resolver: Resolver,
         progress: Progress,
         wake: asyncio.Event,
+        compare_every_s: float,
     ) -> None:
         self._conn = conn
         self._http = http
         self._resolver = resolver
         self._progress = progress
         self._wake = wake
+        self._compare_every = timedelta(seconds=compare_every_s)
+        self._looked_at = -math.inf
         self._unanswered: ByHost = {}
 
     async def run(self) -> None:
@@ -89,6 +95,7 @@ class GapCloser:
         retry_at = 0.0
         while True:
             self._wake.clear()
+            await self._compare_if_due()
             gaps = [Gap(*row) for row in await self._conn.fetch(_OPEN)]
             self._progress.gaps_open = len(gaps)
             if gaps != compared:
@@ -106,6 +113,13 @@ class GapCloser:
                 _log.info("compared all repos after a gap")
                 continue
             await wait_for(self._wake, timeout_s=TICK_S)
+
+    async def _compare_if_due(self) -> None:
+        """Open what would be a gap, once the last comparison is too old."""
+        if time.monotonic() - self._looked_at >= SCHEDULE_S:
+            self._looked_at = time.monotonic()
+            if await self._conn.fetchval(_COMPARE, self._compare_every):
+                _log.info("comparing all repos with their PDSes: it is time")
 
     async def _compare_all(self, gaps: Sequence[Gap]) -> ByHost:
         """Compare every repo that was current before; returns those nobody answered for."""

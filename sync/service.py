@@ -191,6 +191,7 @@ class _Service:
             resolver=self._resolver,
             progress=self._progress,
             wake=self._wakes.gaps,
+            compare_every_s=self._settings.compare_every_s,
         )
         await closer.run()
 

@@ -9,7 +9,8 @@ select s.source_id,
        min(c.updated_at) as moved_at,
        extract(epoch from sync_priv.clock() - min(c.updated_at))::float8 as lag_seconds,
        s.gap_since,
-       s.error
+       s.error,
+       s.compared_at
   from sync.sources s
   left join sync_priv.lanes c on c.source_id = s.source_id
  group by s.source_id;
@@ -19,3 +20,5 @@ comment on column sync.source_status.lag_seconds is
   'Since a cursor last moved, which an idle lane does as well.';
 comment on column sync.source_status.gap_since is
   'Events were lost since then; every tracked repo is being compared with its PDS.';
+comment on column sync.source_status.compared_at is
+  'When every tracked repo had last been compared with its PDS.';

@@ -16,15 +16,16 @@ begin
          'open_stage', 'maintain', 'retired_partitions',
          -- the stream
          'add_source', 'pause_source', 'rewind_source', 'remove_source',
-         'enabled_sources', 'claim_lane', 'open_lanes', 'filter_generation', 'tracked_repos',
-         'tracked_collections', 'repo_identity', 'apply_events', 'note_problems', 'stop_source',
+         'enabled_sources', 'claim_lane', 'open_lanes', 'filter_generation',
+         'tracked_repos', 'tracked_collections',
+         'repo_identity', 'apply_events', 'note_problems', 'stop_source',
          -- fetching
          'claim_fetches', 'claim_import', 'intern_collections', 'diff_repos', 'reconcile_repos',
          'fail_fetch', 'release_fetch', 'recover_fetches',
          -- identities
          'claim_identities', 'set_identity', 'fail_identity',
          -- gaps
-         'note_gap', 'open_gaps', 'close_gap', 'list_heads', 'report_revs',
+         'note_gap', 'open_gaps', 'close_gap', 'list_heads', 'report_revs', 'compare_repos',
          -- verify
          'repo_proof')
   loop

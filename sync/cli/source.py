@@ -12,7 +12,7 @@ from sync.sources import source_url
 
 _LIST = """
     select s.url, s.kind, case when s.is_enabled then 'read' else 'paused' end as state, s.seq,
-           s.lag_seconds, s.gap_since, s.error
+           s.lag_seconds, s.gap_since, s.compared_at, s.error
       from sync.source_status s
      order by s.source_id
 """
@@ -133,6 +133,28 @@ def rewind(settings: Settings, *, url: str, seq: int, as_json: bool) -> None:
         if row is None or not row["done"]:
             raise UsageError(f"{name} has no cursor yet: it was never read.")
     _tell("rewound", name, as_json=as_json, shown=f"{name} is read again from {seq:,}.")
+
+
+@source.command("compare")
+@json_option
+@database_command
+def compare(settings: Settings, *, as_json: bool) -> None:
+    """Compare all tracked repos with what their PDSes say, and fetch what differs.
+
+    `standpipe run` does so by itself after events were lost, and once a week.
+
+    Example:
+      standpipe source compare
+    """
+    with open_session(settings, name="source compare") as session:
+        row = session.execute("select sync.compare_repos() as n").fetchone()
+        count = int(row["n"]) if row else 0
+    if as_json:
+        print_json({"sources": count})
+    elif count:
+        click.echo("All repos will be compared by `standpipe run`; `source list` shows gap_since.")
+    else:
+        click.echo("Nothing to do: no source is read, or a comparison is under way.")
 
 
 @source.command("remove")

@@ -19,6 +19,8 @@ def test_a_source_comes_stops_and_goes(on_clone: Standpipe) -> None:
     assert on_clone("source", "list").out.startswith("There is no source yet")
     assert NAME in on_clone("source", "add", URL, "--kind", "pds").out
     assert sources(on_clone) == {NAME: ("pds", "read")}
+    assert on_clone("source", "compare", "--json").json_lines() == [{"sources": 1}]
+    assert "under way" in on_clone("source", "compare").out
     on_clone("source", "pause", URL)
     assert sources(on_clone) == {NAME: ("pds", "paused")}
     assert on_clone("source", "resume", URL, "--json").json_lines() == [

@@ -41,6 +41,22 @@ async def test_missed_history_is_made_up_for_deletes_included(clone, tmp_path: P
         assert await rig.changes(bob, after=before) == []
 
 
+@pytest.mark.rule("CU-09")
+async def test_what_a_stream_left_out_unnoticed_is_found_by_comparing(clone, tmp_path: Path):
+    async with Simnet(seed=48, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        net.drop_next(1)
+        alice.delete(NOTE, "a")
+        await rig.conn.fetchval("select sync.compare_repos()")
+        await rig.level(alice)
+        assert (await rig.changes(alice))[-1] == ("delete", "a", False)
+        await rig.stop()
+
+
 async def has_gap(rig: Rig) -> bool:
     """Tell whether a gap is open."""
     return not await rig.has_no_gap()

@@ -112,7 +112,8 @@ create table sync.sources (
   is_enabled boolean not null default true,
   gap_since timestamp with time zone,
   error text,
-  created_at timestamp with time zone not null
+  created_at timestamp with time zone not null,
+  compared_at timestamp with time zone
 );
 create table sync.stored_records (
   repo_id bigint not null,
@@ -490,7 +491,8 @@ create view sync.source_status with (security_barrier=true) (
   moved_at timestamp with time zone,
   lag_seconds double precision,
   gap_since timestamp with time zone,
-  error text
+  error text,
+  compared_at timestamp with time zone
 );
 create view sync.status with (security_barrier=true) (
   repos bigint,
@@ -556,6 +558,8 @@ create function sync.claim_lane(p_source_id integer, p_lane integer DEFAULT 0) r
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync.close_gap(p_source_id integer, p_gap_since timestamp with time zone) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.compare_repos(p_older_than interval DEFAULT '00:00:00'::interval) returns integer
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.create_consumer(p_name text, p_collections text[] DEFAULT NULL::text[], p_dids text[] DEFAULT NULL::text[], p_start text DEFAULT 'beginning'::text, p_shards integer DEFAULT 1) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, collection text, rkey text, cid bytea)
@@ -805,6 +809,7 @@ grant execute on routine sync.claim_identities(integer) to sync_ingester;
 grant execute on routine sync.claim_import(text) to sync_ingester;
 grant execute on routine sync.claim_lane(integer,integer) to sync_ingester;
 grant execute on routine sync.close_gap(integer,timestamp with time zone) to sync_ingester;
+grant execute on routine sync.compare_repos(interval) to sync_ingester;
 grant execute on routine sync.create_consumer(text,text[],text[],text,integer) to sync_reader;
 grant execute on routine sync.diff_repos(bigint[],bigint[],bytea[]) to sync_ingester;
 grant execute on routine sync.drop_consumer(text) to sync_reader;

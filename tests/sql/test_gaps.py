@@ -51,6 +51,22 @@ def test_a_newer_gap_survives_the_comparison_for_an_older_one(service):
     assert new["gap_since"] > old["gap_since"]
 
 
+@pytest.mark.rule("CU-09")
+def test_repos_are_compared_once_the_last_time_is_too_long_ago(service):
+    def compare(older_than: str) -> int:
+        return service.value("select sync.compare_repos(%s::interval)", older_than)
+
+    assert compare("1 hour") == 0
+    assert compare("0") == 1
+    assert compare("0") == 0, "it is under way"
+    (gap,) = gaps(service)
+    service.conn.execute("select sync.close_gap(%s, %s)", list(gap.values()))
+    assert compare("1 hour") == 0
+    assert service.value("select compared_at is not null from sync.source_status")
+    service.conn.execute("select sync.pause_source('ws://relay.test')")
+    assert compare("0") == 0
+
+
 # Heads ---------------------------------------------------------------------------------------
 
 
