@@ -18,7 +18,7 @@ as $$
       union all
       select w.repo_id, w.pos, w.rev, h.ops
         from pg_temp.walk w
-        join sync_priv.held_events h on h.held_id = w.event_key
+        cross join lateral sync_priv.held_event(w.event_key) h
        where w.run = p_run and w.outcome = 'applied' and not w.is_staged
     ) e
     cross join lateral unnest(e.ops) with ordinality

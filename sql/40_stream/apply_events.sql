@@ -30,10 +30,7 @@ begin
       from sync.repos r
      where r.did in (select s.did from pg_temp.stage_events s)
     union
-    select d.repo_id
-      -- In no order, so that five hundred repos that stay locked starve nobody.
-      from (select h.repo_id from sync_priv.held_events h where h.is_due
-             group by h.repo_id order by random() limit 500) d);
+    select d.repo_id from sync_priv.due_repos(500) d (repo_id));
   v_locked := array(
     select r.repo_id
       from sync.repos r

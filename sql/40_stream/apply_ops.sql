@@ -72,7 +72,8 @@ begin
                  coalesce(s.commit_block, q.commit_block) as commit_block
             from pg_temp.walk w
             left join pg_temp.stage_events s on w.is_staged and s.event_no = w.event_key
-            left join sync_priv.held_events q on not w.is_staged and q.held_id = w.event_key
+            left join lateral sync_priv.held_event(
+                                case when not w.is_staged then w.event_key end) q on true
            where w.run = p_run and w.outcome = 'applied'
            order by w.repo_id, w.pos desc) e
    where h.repo_id = e.repo_id;

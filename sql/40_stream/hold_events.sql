@@ -7,13 +7,12 @@ create or replace function sync_priv.hold_events()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  delete from sync_priv.held_events h
-   using pg_temp.walk w
-   where not w.is_staged and w.outcome <> 'held' and h.held_id = w.event_key;
-  update sync_priv.held_events h
-     set is_due = false
+  perform sync_priv.forget_held(
+    array_agg(w.event_key) filter (where w.outcome <> 'held'),
+    array_agg(w.event_key) filter (where w.outcome = 'held'))
     from pg_temp.walk w
-   where not w.is_staged and w.outcome = 'held' and h.held_id = w.event_key and h.is_due;
+   where not w.is_staged
+  having count(*) > 0;
   insert into sync_priv.held_events
     (repo_id, is_due, kind, rev, since, prev_data, data_cid, commit_block, ops, reason)
   select w.repo_id, false, s.kind, s.rev, s.since, s.prev_data, s.data_cid, s.commit_block, s.ops,

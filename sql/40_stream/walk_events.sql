@@ -29,8 +29,7 @@ begin
         from (
           select h.repo_id, false as is_staged, h.held_id as event_key, h.kind, h.rev, h.since,
                  h.prev_data, h.data_cid, h.is_active, h.status, h.reason
-            from sync_priv.held_events h
-           where h.repo_id = any (p_repo_ids)
+            from sync_priv.held_of(p_repo_ids) h
           union all
           select r.repo_id, true, s.event_no, s.kind, s.rev, s.since, s.prev_data, s.data_cid,
                  s.is_active, s.status, s.reason

@@ -661,7 +661,7 @@ create function sync_priv.base32_pair(p_bits integer) returns bytea
 create function sync_priv.batch_end(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer, p_head bigint) returns bigint
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.bound_held(p_repo_ids bigint[]) returns void
-  language sql volatile set search_path=pg_catalog, pg_temp;
+  language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.break_chains(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.caller() returns name
@@ -684,6 +684,8 @@ create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns boolean
   language sql immutable;
+create function sync_priv.due_repos(p_limit integer) returns SETOF bigint
+  language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set plan_cache_mode=force_custom_plan set jit=off;
 create function sync_priv.feed_fetches(p_per_host integer) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.fill_diff() returns void
@@ -692,6 +694,8 @@ create function sync_priv.finish_reconcile() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.fold_problems() returns void
   language sql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.forget_held(p_walked bigint[], p_waiting bigint[]) returns void
+  language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.guard_head() returns trigger
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.guard_repo() returns trigger
@@ -700,6 +704,10 @@ create function sync_priv.has_newest_index(p_collection_id integer) returns bool
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.has_pending(p_shard sync_priv.consumer_shards) returns boolean
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.held_event(p_held_id bigint) returns SETOF sync_priv.held_events
+  language sql stable strict set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
+create function sync_priv.held_of(p_repo_ids bigint[]) returns TABLE(repo_id bigint, held_id bigint, kind text, rev text, since text, prev_data bytea, data_cid bytea, is_active boolean, status text, reason text)
+  language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.hold_events() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards) returns boolean
