@@ -52,7 +52,7 @@ WORKING = """
     select count(distinct application_name) from pg_stat_activity
      where datname = current_database()
        and (application_name in ('standpipe reconcile', 'standpipe sources')
-            or application_name ~ '^standpipe lane [0-9]+$')
+            or application_name ~ '^standpipe lane [0-9]+[.]0$')
 """
 IN_TRANSACTION = """
     select format('%s is %s after %s', application_name, state, query) from pg_stat_activity
