@@ -7,11 +7,13 @@ cursor, as codecs may abort a process.
 """
 
 import asyncio
+import math
 import os
 import pickle
 import signal
 import struct
 import sys
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,6 +42,7 @@ QUEUE_FRAMES = 4_096
 QUEUE_BYTES = 16 << 20
 REPORT_S = 0.1
 REPORT_PAUSE_S = 0.02
+ALIVE_S = 1.0  # also when there is nothing to report
 
 _LENGTH = struct.Struct(">I")
 _encode = msgspec.msgpack.Encoder().encode
@@ -111,6 +114,7 @@ class _LaneProcess:
         self._dropped = False
         self._published = False
         self._told = Report()
+        self._told_at = -math.inf
 
     def drop(self) -> None:
         """Give the connection up: what is still under way from it is thrown away."""
@@ -210,18 +214,21 @@ class _LaneProcess:
     def _report(self, number: int) -> None:
         dropped, self._dropped = self._dropped, False
         published, self._published = self._published, False
-        self._told = Report(
+        report = Report(
             number=number,
             seq=self._state.seq,
             durable_seq=self._source.durable_seq,
             events=self._source.events,
-            outcomes=self._progress.outcomes,
+            outcomes=dict(self._progress.outcomes),
             problems=self._progress.problems,
             tracked_repos=self._progress.tracked_repos,
             dropped=dropped,
             published=published,
         )
-        self._send(self._told)
+        is_due = time.monotonic() - self._told_at >= ALIVE_S
+        if report != self._told or is_due:
+            self._told, self._told_at = report, time.monotonic()
+            self._send(report)
 
     def _send(self, report: Report) -> None:
         self._output.write(write_message(report))

@@ -8,7 +8,7 @@ import click
 
 from sync.changes import Change
 from sync.cli.context import database_command, json_option, open_server, open_session
-from sync.cli.output import print_json, print_table, printable
+from sync.cli.output import print_json, print_rows, printable
 from sync.cli.tail import print_change
 from sync.cli.track import check_patterns, collection_option, known_accounts
 from sync.config import Settings
@@ -60,13 +60,11 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     """
     with open_session(settings, name="consumer list") as session:
         rows = session.execute(_LIST).fetchall()
-    if as_json:
-        for row in rows:
-            print_json(row)
-    elif rows:
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
-    else:
-        click.echo("There is no consumer yet: standpipe consumer create NAME")
+    print_rows(
+        rows,
+        as_json=as_json,
+        otherwise="There is no consumer yet: standpipe consumer create NAME",
+    )
 
 
 @consumer.command("create")

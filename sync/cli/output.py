@@ -89,6 +89,17 @@ def print_table(
         page = list(islice(rest, PAGE_ROWS))
 
 
+def print_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool, otherwise: str) -> None:
+    """Print the rows of a query as a table or as JSON; where there is none, what that means."""
+    if as_json:
+        for row in rows:
+            print_json(row)
+    elif rows:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        click.echo(otherwise)
+
+
 def print_facts(facts: Mapping[str, object]) -> None:
     """Print one name and value a line."""
     width = max((len(name) for name in facts), default=0)

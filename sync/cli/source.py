@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import click
 
 from sync.cli.context import Session, database_command, json_option, open_session
-from sync.cli.output import print_json, print_table
+from sync.cli.output import print_json, print_rows
 from sync.config import Settings
 from sync.errors import UsageError
 from sync.sources import source_url
@@ -46,13 +46,11 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     """
     with open_session(settings, name="source list") as session:
         rows = session.execute(_LIST).fetchall()
-    if as_json:
-        for row in rows:
-            print_json(row)
-    elif rows:
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
-    else:
-        click.echo("There is no source yet: `standpipe run` adds the one of the settings.")
+    print_rows(
+        rows,
+        as_json=as_json,
+        otherwise="There is no source yet: `standpipe run` adds the one of the settings.",
+    )
 
 
 @source.command("add")
