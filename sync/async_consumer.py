@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import class_row, scalar_row
 
 from sync.changes import Change
 from sync.consumer import CREATE, DROP, GLANCE_S, IS_AT_REST, READ, REPLAY, Reader, as_list
@@ -31,7 +31,7 @@ class AsyncConsumer(Reader):
 
     async def run(self, apply: AsyncApply, *, follow: bool = True) -> None:
         """Await `apply` with every batch, in its transaction; as `Consumer.run` does."""
-        self.is_stopped = False
+        self.note_success()
         conn: AsyncConnection | None = await self._connect()
         try:
             while not self.is_stopped:
@@ -39,7 +39,7 @@ class AsyncConsumer(Reader):
                     if conn is None or conn.closed:
                         conn = await self._connect()
                     is_at_rest = await self._turn(conn, apply)
-                    self.failures = 0
+                    self.note_success()
                     if is_at_rest and not follow:
                         return
                     await self._wait(conn, self.poll_s if is_at_rest else 0)
@@ -49,6 +49,7 @@ class AsyncConsumer(Reader):
                         raise
                     await asyncio.sleep(pause)
         finally:
+            self.is_stopped = False
             if conn is not None:
                 await conn.close()
 
@@ -85,12 +86,16 @@ class AsyncConsumer(Reader):
             async with conn.transaction(), conn.cursor(row_factory=class_row(Change)) as cursor:
                 await cursor.execute(READ, [self.name, self.max_changes, self.shard])
                 if changes := await cursor.fetchall():
-                    await apply(conn, changes)
+                    try:
+                        await apply(conn, changes)
+                    except psycopg.Rollback as error:
+                        self.refuse_rollback(error)
                     self.check_alive(conn)
         if changes:
             return False
-        row = await (await conn.execute(IS_AT_REST, [self.name, self.shard])).fetchone()
-        return row is None or bool(row[0])
+        async with conn.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute(IS_AT_REST, [self.name, self.shard])
+            return await cursor.fetchone() is not False
 
     async def _wait(self, conn: AsyncConnection, seconds: float) -> None:
         """Wait for a notification; those that came before the last reading are dropped."""

@@ -23,6 +23,7 @@ CONFIG_VARIABLE = "STANDPIPE_CONFIG"
 TEST_PREFIX = "STANDPIPE_TEST_"
 DEFAULT_FILE = "standpipe.toml"
 
+MAX_LANES = 256
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -49,6 +50,13 @@ def _count(value: str) -> int:
     number = int(value.replace("_", ""))
     if number < 1:
         raise ValueError("expected 1 or more")
+    return number
+
+
+def _lanes(value: str) -> int:
+    number = _count(value)
+    if number > MAX_LANES:
+        raise ValueError(f"expected at most {MAX_LANES}")
     return number
 
 
@@ -157,9 +165,9 @@ class Settings:
     )
     lanes: int = _setting(
         min(4, os.cpu_count() or 1),
-        _count,
+        _lanes,
         "How many processes verify and apply the events of a source, each those of its share of "
-        "the repos. The default is one a processor, at most 4.",
+        "the repos: 1 to 256. The default is one a processor, at most 4.",
     )
     batch_max: int = _setting(
         1000, _count, "The most firehose events that are applied in one transaction."

@@ -19,16 +19,17 @@ a pooler between them swallows that. A lost connection is opened again, a serial
 a deadlock is tried again. The rest is `sync.read_changes()`; an app with another driver calls that.
 """
 
+import inspect
 import logging
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import class_row
+from psycopg.rows import class_row, scalar_row
 
 from sync.changes import Change
 from sync.database import app_settings, login_errors, refusals
@@ -44,6 +45,7 @@ GLANCE_S = 0.25
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _MAX_CONFLICTS = 10
+_TOLD_LOSSES = (1, 10, 100, 1_000)  # so that one that never ends shows, and fills no log
 _CONFLICTS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
 
 READ = "select * from sync.read_changes(%s, %s, %s)"
@@ -83,10 +85,13 @@ class Reader:
         self.poll_s = poll_s
         self.url = os.environ.get("STANDPIPE_DATABASE_URL", "") if url is None else url
         self.is_stopped = False
-        self.failures = 0
+        self.conflicts = self.losses = 0
 
     def stop(self) -> None:
-        """Have `run` return after the batch at hand; safe from signal handlers and threads."""
+        """Have `run` return after the batch at hand, or at once if it has not begun.
+
+        Safe from signal handlers and threads.
+        """
         self.is_stopped = True
 
     def settings(self) -> dict[str, Any]:
@@ -96,27 +101,45 @@ class Reader:
 
     def pause_after(self, error: Exception, *, is_lost: bool) -> float:
         """Return the seconds until another try, or 0 if none would help."""
-        self.failures += 1
         if isinstance(error, _CONFLICTS):
-            if self.failures > _MAX_CONFLICTS:
+            self.conflicts += 1
+            if self.conflicts > _MAX_CONFLICTS:
                 return 0
             _log.info("consumer %s: a conflict, the batch is read again: %s", self.name, error)
+            failures = self.conflicts
         elif is_lost:
-            level = logging.WARNING if self.failures == 1 else logging.DEBUG
+            self.losses += 1
+            level = logging.WARNING if self.losses in _TOLD_LOSSES else logging.DEBUG
             _log.log(level, "consumer %s: the database is lost, trying: %s", self.name, error)
+            failures = self.losses
         else:
             return 0
-        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**self.failures)
+        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures, 30))
         return longest * random.uniform(0.5, 1)
 
+    def note_success(self) -> None:
+        """Forget the failures before this batch."""
+        self.conflicts = self.losses = 0
+
     def check_alive(self, conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-        """Refuse to commit what an error has ended: PostgreSQL would roll back without a word."""
-        if conn.info.transaction_status == TransactionStatus.INERROR:
+        """Refuse to go on when the transaction is not the one that has read the batch.
+
+        After an error PostgreSQL would roll back without a word, and after a COMMIT or ROLLBACK of
+        the app there is nothing left to commit.
+        """
+        if conn.info.transaction_status != TransactionStatus.INTRANS:
             raise StandpipeError(
-                f"The apply function of consumer {self.name} went on after a database error, so "
-                "the transaction cannot commit: let the error through, or put what may fail into "
-                "`with conn.transaction():`."
+                f"The apply function of consumer {self.name} went on after a database error, or "
+                "has ended the transaction itself: let errors through, put what may fail into "
+                "`with conn.transaction():`, and leave COMMIT and ROLLBACK to the consumer."
             )
+
+    def refuse_rollback(self, error: psycopg.Rollback) -> NoReturn:
+        """Refuse what would only end psycopg's block, and have the batch come again for ever."""
+        raise StandpipeError(
+            f"The apply function of consumer {self.name} raised psycopg.Rollback: raise an error "
+            "of your own to stop the consumer."
+        ) from error
 
 
 class Consumer(Reader):
@@ -128,7 +151,7 @@ class Consumer(Reader):
         Raises DatabaseUnavailable when the first connection fails, ConsumerOutrun (SY301) when
         only replay() helps, NoSuchConsumer (SY302), and whatever `apply` raises.
         """
-        self.is_stopped = False
+        self.note_success()
         conn: Connection | None = self._connect()
         try:
             while not self.is_stopped:
@@ -136,7 +159,7 @@ class Consumer(Reader):
                     if conn is None or conn.closed:
                         conn = self._connect()
                     is_at_rest = self._turn(conn, apply)
-                    self.failures = 0
+                    self.note_success()
                     if is_at_rest and not follow:
                         return
                     self._wait(conn, self.poll_s if is_at_rest else 0)
@@ -146,6 +169,7 @@ class Consumer(Reader):
                         raise
                     time.sleep(pause)
         finally:
+            self.is_stopped = False
             if conn is not None:
                 conn.close()
 
@@ -188,12 +212,23 @@ class Consumer(Reader):
         with refusals(), conn.transaction(), conn.cursor(row_factory=class_row(Change)) as cursor:
             cursor.execute(READ, [self.name, self.max_changes, self.shard])
             if changes := cursor.fetchall():
-                apply(conn, changes)
+                self._apply(apply, conn, changes)
                 self.check_alive(conn)
         if changes:
             return False
-        row = conn.execute(IS_AT_REST, [self.name, self.shard]).fetchone()
-        return row is None or bool(row[0])
+        with conn.cursor(row_factory=scalar_row) as cursor:
+            cursor.execute(IS_AT_REST, [self.name, self.shard])
+            return cursor.fetchone() is not False
+
+    def _apply(self, apply: Apply, conn: Connection, changes: list[Change]) -> None:
+        try:
+            result = apply(conn, changes)
+        except psycopg.Rollback as error:
+            self.refuse_rollback(error)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise UsageError(f"The apply function of {self.name} is async: use AsyncConsumer.")
 
     def _wait(self, conn: Connection, seconds: float) -> None:
         """Wait for a notification; those that came before the last reading are dropped."""

@@ -133,6 +133,11 @@ REASONS = {
     **{name: Reason(meaning, REFETCHED) for name, meaning in _COMMIT.items()},
     **{name: Reason(meaning, KEPT) for name, meaning in _RECORD.items()},
     **{name: Reason(meaning, RECONNECTED) for name, meaning in _FRAME.items()},
+    "error_frame": Reason(
+        _MESSAGE["error_frame"],
+        "Nothing, unless it was FutureCursor: then the server lost its history and the source is "
+        "stopped. `standpipe source rewind URL 0`, then `standpipe source resume URL`.",
+    ),
     "unexpected_error": Reason(_MESSAGE["unexpected_error"], REPORT),
 }
 _FETCH_REASONS = {

@@ -75,7 +75,9 @@ async def keep_working(
         try:
             async with ingest_session(url, name=name) as conn:
                 progress.is_database_up = True
-                await work(conn)
+                # In a task of its own: before Python 3.13 a group whose child fails leaves its
+                # task marked as cancelled, and end_if_cancelled() would believe it.
+                await asyncio.ensure_future(work(conn))
                 return
         except Exception as error:  # only what the database says is kept
             end_if_cancelled()
@@ -139,9 +141,14 @@ async def _beat(conn: IngestConnection) -> None:
         await conn.execute(_BEAT, timeout=LEASE_S)
 
 
-def is_database_error(error: BaseException) -> bool:
-    """Tell whether everything that went wrong came from the database or the way to it."""
-    return all(isinstance(leaf, _DATABASE_ERRORS) for leaf in leaves_of(error))
+def is_database_error(
+    error: BaseException, *, beside: tuple[type[BaseException], ...] = ()
+) -> bool:
+    """Tell whether everything that went wrong came from the database or the way to it.
+
+    Errors `beside` these may have happened, too.
+    """
+    return all(isinstance(leaf, (*_DATABASE_ERRORS, *beside)) for leaf in leaves_of(error))
 
 
 def first_of(error: BaseException) -> BaseException:

@@ -20,7 +20,14 @@ from sync.lane_process import Start
 from sync.lanes import LaneDied, Lanes, lowest
 from sync.progress import Progress, SourceProgress
 from sync.resolver import Resolver
-from sync.sessions import end_if_cancelled, first_of, keep_working, leased
+from sync.sessions import (
+    end_if_cancelled,
+    first_of,
+    is_database_error,
+    keep_working,
+    leased,
+    leaves_of,
+)
 from sync.staging import LaneClaim
 from sync.stream import StreamState
 from sync.wakes import Wakes, wait_for
@@ -110,15 +117,16 @@ class SourceSupervisor:
             )
         except Exception as error:
             end_if_cancelled()
-            cause = first_of(error)
-            if isinstance(cause, LaneFenced | LaneDied):
-                # Fenced while we hold the lock: an operator moved the cursor.
-                _log.warning("the lanes start over from their cursors", reason=str(cause))
-                return True
-            if not isinstance(cause, SourceStopped):
+            stopped = [leaf for leaf in leaves_of(error) if isinstance(leaf, SourceStopped)]
+            if stopped:
+                progress.last_error = str(stopped[0])
+                _log.error("a source is stopped", url=source.url, reason=str(stopped[0]))
+                return False
+            if not is_database_error(error, beside=(LaneFenced, LaneDied)):
                 raise
-            progress.last_error = str(cause)
-            _log.error("a source is stopped", url=source.url, reason=str(cause))
+            # Fenced while we hold the lock: an operator moved the cursor.
+            _log.warning("the lanes start over from their cursors", reason=str(first_of(error)))
+            return True
         return False
 
     async def _run_lanes(

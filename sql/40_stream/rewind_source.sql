@@ -2,7 +2,7 @@
 -- Replayed events are harmless: their revs are not newer. The running lane is fenced off.
 --
 -- Called by: operators (D-14).
--- Raises: SY002 for a negative number.
+-- Raises: SY002 for a negative number, and for one that the cursor has not reached.
 create or replace function sync.rewind_source(p_url text, p_seq bigint)
   returns boolean
   language plpgsql
@@ -12,6 +12,11 @@ as $$
 begin
   if p_seq is null or p_seq < 0 then
     raise exception 'a cursor is 0 or more, not %', p_seq using errcode = 'SY002';
+  end if;
+  if exists (select from sync_priv.lanes l join sync.sources s using (source_id)
+              where s.url = p_url and l.seq < p_seq) then
+    raise exception 'the cursor stands before %: what lies between would be lost', p_seq
+      using errcode = 'SY002', hint = 'A source can only be rewound.';
   end if;
   update sync.cursors c
      set seq = p_seq, token = nextval('sync_priv.tokens'), updated_at = sync_priv.clock()

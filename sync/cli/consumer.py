@@ -14,7 +14,7 @@ from sync.cli.track import check_patterns, collection_option, known_accounts
 from sync.config import Settings
 from sync.consumer import CREATE, DROP, MAX_CHANGES, REPLAY, Connection, Consumer
 from sync.database import refusals
-from sync.errors import ConsumerExists, ConsumerOutrun, NoSuchConsumer
+from sync.errors import ConsumerExists, ConsumerOutrun, NoSuchConsumer, UsageError
 
 _LIST = """
     select s.name, s.shard, s.owner_name as owner, s.position, s.lag_rows, s.lag_seconds,
@@ -28,7 +28,18 @@ _LIST = """
 did_option = click.option(
     "--did", "accounts", metavar="DID|HANDLE", multiple=True, help="A repo. May repeat."
 )
-name_argument = click.argument("name")
+
+
+def check_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    """Refuse a name that the terminal sent in another encoding than UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("The name is not UTF-8.") from error
+    return name
+
+
+name_argument = click.argument("name", callback=check_name)
 
 
 class _Peeked(Exception):

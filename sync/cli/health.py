@@ -186,6 +186,12 @@ def check_sources(session: Session) -> Iterator[Finding]:
                 f"The cursor of {row['url']} last moved: {since}.",
                 "See that `standpipe run` is running, and what it logs.",
             )
+        elif row["seq"] is None:
+            yield warn(
+                "sources",
+                f"{row['url']} was never read, and until it is no repo is fetched.",
+                "See the log of `standpipe run` for why, or pause it: standpipe source pause URL.",
+            )
         else:
             yield ok("sources", f"{row['url']} at {row['seq']}, {_since(row['lag_seconds'])}")
         if row["gap_since"] is not None:

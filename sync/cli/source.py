@@ -7,12 +7,16 @@ import click
 from sync.cli.context import Session, database_command, json_option, open_session
 from sync.cli.output import print_json, print_rows
 from sync.config import Settings
-from sync.errors import UsageError
+from sync.database import refusals
+from sync.errors import BadArgument, UsageError
 from sync.sources import source_url
 
 _LIST = """
-    select s.url, s.kind, case when s.is_enabled then 'read' else 'paused' end as state, s.seq,
-           s.lag_seconds, s.gap_since, s.compared_at, s.error
+    select s.url, s.kind,
+           case when s.is_enabled and s.seq is null then 'not read yet'
+                when s.is_enabled then 'read'
+                when s.error is not null then 'stopped' else 'paused' end as state,
+           s.seq, s.lag_seconds, s.gap_since, s.compared_at, s.error
       from sync.source_status s
      order by s.source_id
 """
@@ -58,13 +62,11 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 @click.option(
     "--kind",
     type=click.Choice(["relay", "pds"]),
-    default="relay",
-    show_default=True,
-    help="A pds speaks for its own accounts only.",
+    help="A pds speaks for its own accounts only; a relay, the default, for many hosts.",
 )
 @json_option
 @database_command
-def add(settings: Settings, *, url: str, kind: str, as_json: bool) -> None:
+def add(settings: Settings, *, url: str, kind: str | None, as_json: bool) -> None:
     """Read another firehose, from now on.
 
     Examples:
@@ -74,7 +76,11 @@ def add(settings: Settings, *, url: str, kind: str, as_json: bool) -> None:
     check_source(url, settings)
     name = source_url(url)
     with open_session(settings, name="source add", may_create=True) as session:
-        session.execute("select sync.add_source(%s, %s)", [name, kind])
+        row = session.execute(_KIND, [name]).fetchone()
+        if row is not None and kind not in (None, row["kind"]):
+            raise UsageError(f"{name} is known as a {row['kind']}: remove it first.")
+        known = row["kind"] if row is not None else "relay"
+        session.execute("select sync.add_source(%s, %s)", [name, kind or known])
     _tell("added", name, as_json=as_json, shown=f"{name} is read by `standpipe run`.")
 
 
@@ -88,7 +94,7 @@ def pause(settings: Settings, *, url: str, as_json: bool) -> None:
     Example:
       standpipe source pause https://bsky.network
     """
-    name = source_url(url)
+    name = known_name(url)
     with open_session(settings, name="source pause") as session:
         _kind(session, name)
         session.execute("select sync.pause_source(%s)", [name])
@@ -105,7 +111,7 @@ def resume(settings: Settings, *, url: str, as_json: bool) -> None:
     Example:
       standpipe source resume https://bsky.network
     """
-    name = source_url(url)
+    name = known_name(url)
     with open_session(settings, name="source resume") as session:
         session.execute("select sync.add_source(%s, %s)", [name, _kind(session, name)])
     _tell("resumed", name, as_json=as_json, shown=f"{name} is read again, from its cursor.")
@@ -113,7 +119,7 @@ def resume(settings: Settings, *, url: str, as_json: bool) -> None:
 
 @source.command("rewind")
 @url_argument
-@click.argument("seq", type=click.IntRange(0))
+@click.argument("seq", type=click.IntRange(0, 2**63 - 1))
 @json_option
 @database_command
 def rewind(settings: Settings, *, url: str, seq: int, as_json: bool) -> None:
@@ -124,10 +130,16 @@ def rewind(settings: Settings, *, url: str, seq: int, as_json: bool) -> None:
     Example:
       standpipe source rewind https://bsky.network 0
     """
-    name = source_url(url)
+    name = known_name(url)
     with open_session(settings, name="source rewind") as session:
         _kind(session, name)
-        row = session.execute("select sync.rewind_source(%s, %s) as done", [name, seq]).fetchone()
+        try:
+            with refusals():
+                row = session.execute(
+                    "select sync.rewind_source(%s, %s) as done", [name, seq]
+                ).fetchone()
+        except BadArgument as error:
+            raise UsageError(f"{error}: a source can only be rewound.") from error
         if row is None or not row["done"]:
             raise UsageError(f"{name} has no cursor yet: it was never read.")
     _tell("rewound", name, as_json=as_json, shown=f"{name} is read again from {seq:,}.")
@@ -165,7 +177,7 @@ def remove(settings: Settings, *, url: str, as_json: bool) -> None:
     Example:
       standpipe source remove https://relay.example.com
     """
-    name = source_url(url)
+    name = known_name(url)
     with open_session(settings, name="source remove") as session:
         _kind(session, name)
         session.execute("select sync.remove_source(%s)", [name])
@@ -174,18 +186,33 @@ def remove(settings: Settings, *, url: str, as_json: bool) -> None:
 
 def check_source(url: str, settings: Settings) -> None:
     """Refuse a source that is no relay's or PDS's address, before anything is written."""
-    parts = urlsplit(url)
-    has_more = parts.path.strip("/") or parts.query or parts.fragment
-    if parts.scheme not in _SCHEMES or not parts.hostname or has_more:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        has_more = parts.path.strip("/") or parts.query or parts.fragment
+    except ValueError:  # a port or an address that is none
+        is_usable, has_more = False, ""
+    if not is_usable or has_more:
         raise UsageError(
             f"{url!r} is not a source: give the URL of a relay or PDS such as "
             "https://bsky.network, without a path."
         )
+    if "@" in parts.netloc:
+        raise UsageError("A source has no user and no password: its URL is shown to all readers.")
     if parts.scheme in {"http", "ws"} and not settings.allow_private_hosts:
         raise UsageError(
             f"{url!r} is not encrypted: use https, or set STANDPIPE_ALLOW_PRIVATE_HOSTS=true in "
             "development."
         )
+
+
+def known_name(url: str) -> str:
+    """Return the name of the source of a URL, as the database has it."""
+    try:
+        name = source_url(url)
+    except ValueError:
+        name = url
+    return name if "://" in url else url
 
 
 def _kind(session: Session, name: str) -> str:

@@ -316,6 +316,71 @@ def test_an_error_that_apply_swallows_cannot_be_taken_for_a_commit(
     assert app.posts() == {"a": "lorem"}
 
 
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+def test_an_apply_that_ends_the_transaction_is_refused(
+    app: App, worker: MakeWorker, ending: str
+) -> None:
+    app.put("a")
+    mine = worker()
+    mine.call("create")
+    mine.work = lambda _changes: [(ending, [])]
+    with pytest.raises(StandpipeError, match="has ended the transaction itself"):
+        mine.run()
+    assert len(mine.batches) == 1
+
+
+def test_a_rollback_by_exception_ends_the_consumer(app: App, worker: MakeWorker) -> None:
+    app.put("a")
+    mine = worker()
+    mine.call("create")
+
+    def refuse(_pid: int) -> None:
+        raise psycopg.Rollback
+
+    mine.hook = refuse
+    with pytest.raises(StandpipeError, match="raised psycopg"):
+        mine.run()
+    assert len(mine.batches) == 1
+
+
+def test_an_async_apply_is_not_taken_for_a_done_one(app: App, clone: str) -> None:
+    app.put("a")
+    consumer = Consumer("posts", clone)
+    consumer.create()
+
+    async def apply(_conn: psycopg.Connection[Any], _changes: list[Change]) -> None:
+        raise AssertionError("nobody awaits it")
+
+    with pytest.raises(UsageError, match="use AsyncConsumer"):
+        consumer.run(apply, follow=False)
+    seen: list[Change] = []
+    consumer.run(lambda _conn, changes: seen.extend(changes), follow=False)
+    assert [change.rkey for change in seen] == ["a"]
+
+
+def test_the_app_may_choose_its_own_rows(app: App, clone: str) -> None:
+    app.put("a")
+    consumer = Consumer("posts", clone)
+    consumer.create()
+
+    def apply(conn: psycopg.Connection[Any], _changes: list[Change]) -> None:
+        conn.row_factory = dict_row
+        assert conn.execute("select n from seen").fetchone() == {"n": 0}
+
+    consumer.run(apply, follow=False)
+
+
+def test_a_stop_before_the_run_counts_once(app: App, worker: MakeWorker) -> None:
+    app.put("a")
+    mine = worker()
+    mine.call("create")
+    mine.consumer.stop()
+    mine.run(follow=True)
+    assert mine.batches == []
+    mine.run()
+    assert len(mine.batches) == 1
+
+
 def test_an_outrun_consumer_starts_over_by_replay(app: App, worker: MakeWorker) -> None:
     app.put("a")
     mine = worker()

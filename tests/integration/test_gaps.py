@@ -128,7 +128,10 @@ async def test_a_cursor_in_the_future_stops_the_source_until_it_is_rewound(clone
         await rig.level(alice)
         await rig.stop()
         url = await rig.conn.fetchval("select url from sync.source_status")
-        await rig.conn.fetchval("select sync.rewind_source($1, $2)", url, 10**9)
+        # As after a restore of the relay: our cursor is in its future.
+        await rig.conn.execute(
+            "update sync.cursors set seq = $1, token = nextval('sync_priv.tokens')", 10**9
+        )
         rig.start()
         await rig.until(lambda: is_stopped(rig))
         error = await rig.conn.fetchval("select error from sync.source_status")

@@ -38,3 +38,22 @@ async def test_a_part_that_is_cancelled_while_its_connection_breaks_does_not_sta
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(part, 20)
     assert starts == 1
+
+
+async def test_a_part_whose_task_fails_late_starts_over(clone: str) -> None:
+    """Before Python 3.13 a group leaves its task marked as cancelled by that."""
+    starts = 0
+
+    async def fail_soon() -> None:
+        await asyncio.sleep(0)
+        raise asyncpg.InterfaceError("connection is closed")
+
+    async def work(_: IngestConnection) -> None:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail_soon())
+
+    await asyncio.wait_for(keep_working(clone, "part", work, progress=Progress()), 20)
+    assert starts == 2

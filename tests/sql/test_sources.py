@@ -215,3 +215,13 @@ def test_every_lane_is_found_by_its_newest_version(db, source):
         )
     rows = db.execute("select lane, lane_epoch from sync_priv.lanes").fetchall()
     assert [(row["lane"], row["lane_epoch"]) for row in rows] == [(4, 1), (1, 2), (1, 1), (0, 1)]
+
+
+def test_a_source_is_rewound_but_never_moved_ahead(db, source):
+    lane = claim(db, source)
+    assert one(db, "select sync_priv.move_cursor(%s, 0, %s, 100, 1)", source, lane["token"])
+    assert one(db, "select sync.rewind_source(%s, 40)", URL)
+    assert one(db, "select seq from sync.source_status") == 40
+    with pytest.raises(psycopg.Error) as refusal:
+        one(db, "select sync.rewind_source(%s, 41)", URL)
+    assert refusal.value.sqlstate == "SY002"
