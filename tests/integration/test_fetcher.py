@@ -1,5 +1,6 @@
 """Fetches that go wrong: what each answer of a PDS means for the repo and its host."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -215,7 +216,9 @@ async def test_an_app_that_idles_on_one_repo_keeps_no_other_waiting(
         if not has_failed:
             await held.arrived.wait()
         await rig.until(lambda: is_claimed(rig, alice))
-        app.execute("select from sync.repos where did = %s for update", [alice.did])
+        # In a thread: the service lives in this event loop, and may hold that row for a moment.
+        lock = "select from sync.repos where did = %s for update"
+        await asyncio.to_thread(app.execute, lock, [alice.did])
         held.release()
         await rig.track(bob)
         await rig.level(bob)
