@@ -138,9 +138,9 @@ async def _prepare(url: str, conn: IngestConnection) -> tuple[LaneClaim, Feed]:
     dids = [f"did:web:bench{n}.test" for n in range(REPOS)]
     await operate(url, "select sync.track_repos($1)", dids)
     await publish(conn, lane)
-    for other in await conn.fetch("select source_id from sync.enabled_sources()"):
+    for other in await conn.fetch("select source_id, url from sync.enabled_sources()"):
         if other["source_id"] != source_id:
-            await operate(url, "select sync.pause_source($1)", other["source_id"])
+            await operate(url, "select sync.pause_source($1)", other["url"])
     claims = [claim for claim in await claimed(conn) if claim["did"] in set(dids)]
     for first in range(0, len(claims), 100):
         await _load(conn, claims[first : first + 100])
