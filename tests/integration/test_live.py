@@ -223,5 +223,9 @@ async def test_a_second_service_stands_by_and_takes_over(clone, tmp_path: Path):
             await rig.stop()
             alice.create(NOTE, note("the second one reads"), rkey="b")
             await second.level(alice)
-            assert second.progress.outcomes
+
+            async def has_applied() -> bool:  # its lanes tell it a moment later
+                return bool(second.progress.outcomes)
+
+            await second.until(has_applied)
             await second.stop()
