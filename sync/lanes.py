@@ -10,16 +10,17 @@ sent already is not sent to them again.
 
 import asyncio
 import hashlib
+import os
 import pickle
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
-from sync import log
 from sync.applier import LaneFenced
 from sync.atproto.frame import peek
 from sync.errors import DatabaseUnavailable, StandpipeError
@@ -40,8 +41,7 @@ QUIET_START_S = 0.5
 QUEUE_FRAMES = 4_096
 QUEUE_BYTES = 16 << 20
 END_TIMEOUT_S = 2.0
-
-_log = log.get("lane")
+LANE_MODULE = "sync.lane_process"
 
 
 class LaneDied(StandpipeError):
@@ -70,7 +70,7 @@ class LaneHandle:
     ) -> None:
         """Keep the process fed and listen to it; raises what ended it."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sync.lane_process", stdin=PIPE, stdout=PIPE
+            sys.executable, "-P", "-m", LANE_MODULE, stdin=PIPE, stdout=PIPE, env=environment()
         )
         try:
             assert process.stdin is not None
@@ -249,6 +249,13 @@ class Lanes:
             return
         if time.monotonic() - state.connected_at >= QUIET_START_S:
             self._pass(0)
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which a lane runs this very code, whatever folder it starts in."""
+    # An empty entry would be the current folder.
+    places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
 
 
 def lane_of(did: str, count: int) -> int:

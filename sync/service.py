@@ -126,7 +126,6 @@ class _Service:
             settings=settings,
             database_url=url,
             http=http,
-            resolver=resolver,
             progress=progress,
             wakes=self._wakes,
         )

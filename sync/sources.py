@@ -19,7 +19,6 @@ from sync.lane import SourceStopped
 from sync.lane_process import Start
 from sync.lanes import LaneDied, Lanes, lowest
 from sync.progress import Progress, SourceProgress
-from sync.resolver import Resolver
 from sync.sessions import (
     end_if_cancelled,
     first_of,
@@ -57,7 +56,6 @@ class SourceParts:
     settings: Settings
     database_url: str
     http: HttpClient
-    resolver: Resolver
     progress: Progress
     wakes: Wakes
 
@@ -68,7 +66,6 @@ class SourceSupervisor:
     def __init__(self, parts: SourceParts) -> None:
         self._parts = parts
         self._tasks: dict[Source, asyncio.Task[None]] = {}
-        self._group: asyncio.TaskGroup | None = None
 
     async def run(self, conn: IngestConnection) -> None:
         """Follow the list of enabled sources until cancelled."""

@@ -1,4 +1,6 @@
--- Some repos that are synchronized and visible, drawn at random; without reading all of them.
+-- Some repos that are synchronized and visible, drawn at random; without reading all of them: of
+-- each place that is drawn a thousand repos are looked at, so where few are synchronized, fewer
+-- come.
 --
 -- Called by: `standpipe verify --sample`.
 -- Raises: SY002 for a number out of range.
@@ -23,8 +25,12 @@ begin
               from generate_series(1, p_count * 4)) d
      cross join lateral (
        select r.did
-         from sync.repos r
-        where r.repo_id >= d.first_id and r.sync_state = 'synchronized'
+         from (select b.repo_id, b.did, b.sync_state
+                 from sync.repos b
+                where b.repo_id >= d.first_id
+                order by b.repo_id
+                limit 1000) r
+        where r.sync_state = 'synchronized'
           and exists (select from sync_priv.visible_repos v where v.repo_id = r.repo_id)
         order by r.repo_id
         limit 1) n

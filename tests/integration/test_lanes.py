@@ -123,6 +123,18 @@ async def test_no_lane_outlives_its_service(clone, tmp_path: Path):
         assert lane_pids() == []
 
 
+async def test_a_lane_runs_our_code_also_where_another_sync_lies(
+    clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "sync").mkdir()
+    (tmp_path / "sync" / "__init__.py").write_text("raise RuntimeError('not ours')")
+    (tmp_path / "asyncpg.py").write_text("raise RuntimeError('not ours')")
+    monkeypatch.chdir(tmp_path)
+    async with Simnet(seed=56, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        await follow_one(rig, net)
+        await rig.stop()
+
+
 async def follow_one(rig: Rig, net: Simnet) -> None:
     """Track one account."""
     alice = net.create_account("alice.test")
