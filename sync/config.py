@@ -167,7 +167,8 @@ class Settings:
         min(4, os.cpu_count() or 1),
         _lanes,
         "How many processes verify and apply the events of a source, each those of its share of "
-        "the repos: 1 to 256. The default is one a processor, at most 4.",
+        "the repos: 1 to 256. The default is one a processor, at most 4. Several services on one "
+        "database share them; whoever reads a source alone decides how many there are.",
     )
     batch_max: int = _setting(
         1000, _count, "The most firehose events that are applied in one transaction."

@@ -50,6 +50,7 @@ _CLAIM = (
     "select repo_id, did, pds_url, signing_key, generation, fetch_token, has_records "
     "from sync.claim_fetches($1, $2)"
 )
+_BEAT = "select 1"
 _FAIL = "select sync.fail_fetch($1, $2, $3, $4, $5, $6)"
 _RELEASE = "select sync.release_fetch($1, $2, $3)"
 
@@ -121,11 +122,13 @@ class Fetcher:
             parts.wake.clear()
             free = MAX_RUNNING - len(self._running)
             claims: list[Claim] = []
-            if free > 0:
-                async with self._control_lock:
-                    await self._write_problems()
+            async with self._control_lock:
+                await self._write_problems()
+                if free > 0:
                     rows = await parts.control.fetch(_CLAIM, free, per_host)
-                claims = [Claim(*row) for row in rows]
+                    claims = [Claim(*row) for row in rows]
+                else:  # a session that says nothing loses its claims
+                    await parts.control.execute(_BEAT)
             for claim in claims:
                 self._running[claim.fetch_token] = claim
                 group.create_task(self._fetch(claim))

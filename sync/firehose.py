@@ -120,9 +120,10 @@ class FirehoseReader:
         """Read for ever; returns only by cancellation."""
         while True:
             await self._queue.wait_idle()
-            cursor, started_at = self._state.seq, time.monotonic()
+            cursor, connection = self._state.seq, self._queue.connection
+            started_at = time.monotonic()
             self._progress.state = "connecting"
-            retry_s = await self._read_connection(cursor)
+            retry_s = await self._read_connection(cursor, connection)
             self._state.connected_at = None
             await self._queue.wait_idle()
             is_long = time.monotonic() - started_at >= GOOD_CONNECTION_S
@@ -131,14 +132,16 @@ class FirehoseReader:
             self._progress.state = "waiting"
             await asyncio.sleep(max(retry_s, self._backoff.next_delay_s()))
 
-    async def _read_connection(self, cursor: int | None) -> float:
+    async def _read_connection(self, cursor: int | None, connection: int) -> float:
         """Forward one connection's frames until it ends; returns the pause the server wants."""
         try:
             async with self._connect(cursor) as websocket:
+                if connection != self._queue.connection:
+                    return 0.0  # given up while we connected: it would begin in the wrong place
                 self._state.connected_at = time.monotonic()
                 self._progress.state, self._progress.last_error = "live", ""
                 _log.info("connected", url=self._url, cursor=cursor)
-                await self._forward(websocket)
+                await self._forward(websocket, connection)
                 self._note_end("the server closed the stream")
         except ConnectionClosed as error:
             sent = error.sent.code if error.sent is not None else None
@@ -151,8 +154,7 @@ class FirehoseReader:
             self._note_end(f"{type(error).__name__}: {error}")
         return 0.0
 
-    async def _forward(self, websocket: ClientConnection) -> None:
-        connection = self._queue.connection
+    async def _forward(self, websocket: ClientConnection, connection: int) -> None:
         progress = self._progress
         async for frame in websocket:
             progress.frames += 1

@@ -1,142 +1,51 @@
-"""The lanes of one source: processes that verify and apply, and who gets which frame.
+"""The lanes of one source that are ours: who gets which frame, and how they come and go.
 
 A repo is always in one lane: the first four bytes of sha256(did), modulo their number. Frames are
 handed over in order, with marks for a lane that gets none: "everything up to this seq was
-somebody else's", so that the cursor of an idle lane moves on.
+somebody else's", so that the cursor of an idle lane moves on. Every service reads the whole
+stream and throws away what other services' lanes are for.
 
-After a reconnect the stream starts at the lane that is furthest behind; what the others have been
-sent already is not sent to them again.
+A lane that is new here, or starts over, begins at its cursor: the connection is given up, and the
+next one starts at the lane that is furthest behind. What the others have been sent already is not
+sent to them again.
 """
 
 import asyncio
 import hashlib
-import os
-import pickle
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import msgspec
 
+from sync import log
 from sync.applier import LaneFenced
 from sync.atproto.frame import peek
-from sync.errors import DatabaseUnavailable, StandpipeError
-from sync.lane import SourceStopped
-from sync.lane_process import Order, Report, Start, read_message, write_message
+from sync.firehose import Backoff
+from sync.lane_handle import LaneDied, LaneHandle
+from sync.lane_process import Order, Report, Start
 from sync.progress import Progress, SourceProgress
-from sync.sessions import LEASE_S
-from sync.stream import Frame, FrameQueue, StreamState
+from sync.sessions import LEASE_S, end_if_cancelled, first_of, is_database_error
+from sync.shares import SourceShares
+from sync.staging import LaneClaim
+from sync.stream import Frame, StreamState
 from sync.wakes import Wakes
 
-HAND_OVER_FRAMES = 32
-HAND_OVER_BYTES = 4 << 20
-# How long an idle lane waits for its next mark, and for news.
-MARK_S = 0.05
 NEWS_S = 0.02
+SHARE_S = LEASE_S / 15
 # A source that says nothing for this long after the connection gets the start cursor 0.
 QUIET_START_S = 0.5
-QUEUE_FRAMES = 4_096
-QUEUE_BYTES = 16 << 20
-END_TIMEOUT_S = 2.0
-LANE_MODULE = "sync.lane_process"
+FIRST_RESTART_S, MAX_RESTART_S, GOOD_LIFE_S = 0.1, 5.0, 10.0
 
-
-class LaneDied(StandpipeError):
-    """A lane's process ended by itself; it starts over from its cursor."""
-
-
-class LaneHandle:
-    """One lane's process as the service sees it."""
-
-    def __init__(self, start: Start) -> None:
-        self.start = start
-        self.queue = FrameQueue(max_frames=QUEUE_FRAMES, max_bytes=QUEUE_BYTES)
-        self.sent = start.seq  # everything up to here was handed over, or is in the queue
-        self.told = Report(seq=start.seq)
-        self.notices: list[Order] = []
-        self._number = 0
-
-    def is_idle(self) -> bool:
-        """Tell whether everything it was given is read."""
-        return not len(self.queue) and self.told.number == self._number
-
-    async def run(
-        self,
-        on_report: Callable[["LaneHandle", Report, Report], None],
-        mark: Callable[[], int | None],
-    ) -> None:
-        """Keep the process fed and listen to it; raises what ended it."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", LANE_MODULE, stdin=PIPE, stdout=PIPE, env=environment()
-        )
-        try:
-            assert process.stdin is not None
-            process.stdin.write(write_message(pickle.dumps(self.start)))
-            async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(self._feed(process, mark))
-                await self._listen(process, on_report)
-                feeding.cancel()
-        finally:
-            await _end(process)
-
-    async def _feed(self, process: Process, mark: Callable[[], int | None]) -> None:
-        assert process.stdin is not None
-        marked = self.sent
-        while True:
-            connection = self.queue.connection
-            frames = await self.queue.take(
-                max_frames=HAND_OVER_FRAMES, max_bytes=HAND_OVER_BYTES, timeout_s=MARK_S
-            )
-            if connection != self.queue.connection:
-                frames = []  # it was given up while we waited
-            # A mark must not overtake a frame that came at the very end of the wait.
-            seq = None if frames or len(self.queue) else mark()
-            if seq is not None and (marked is None or seq > marked):
-                frames, marked = [seq], seq
-            orders = self.notices
-            self.notices = []
-            if frames:
-                self._number += 1
-                orders.append(Order(self._number, self.queue.connection, frames))
-            for order in orders:
-                order.number = self._number
-                process.stdin.write(write_message(order))
-            with suppress(ConnectionError):  # who listens sees why
-                await process.stdin.drain()
-
-    async def _listen(
-        self, process: Process, on_report: Callable[["LaneHandle", Report, Report], None]
-    ) -> None:
-        assert process.stdout is not None
-        decode = msgspec.msgpack.Decoder(Report).decode
-        while True:
-            try:
-                async with asyncio.timeout(LEASE_S):
-                    report = decode(await read_message(process.stdout))
-            except TimeoutError:
-                process.kill()
-                raise LaneDied(
-                    f"lane {self.start.claim.lane} of {self.start.url} said nothing for {LEASE_S} s"
-                ) from None
-            except asyncio.IncompleteReadError:
-                code = await process.wait()
-                raise LaneDied(
-                    f"lane {self.start.claim.lane} of {self.start.url} ended with code {code}"
-                ) from None
-            _raise_end(report)
-            before, self.told = self.told, report
-            on_report(self, before, report)
+_log = log.get("lanes")
 
 
 class Lanes:
-    """All lanes of a source, in the shape in which the reader knows a queue."""
+    """Our lanes of a source, in the shape in which the reader knows a queue."""
 
     def __init__(
         self,
-        starts: Sequence[Start],
+        shares: SourceShares,
+        start: Callable[[LaneClaim, int | None], Start],
         *,
         state: StreamState,
         progress: Progress,
@@ -145,7 +54,11 @@ class Lanes:
     ) -> None:
         self.connection = 0
         self.drop: Callable[[], None] = self.give_up_connection  # set to the reader's
-        self._lanes = [LaneHandle(start) for start in starts]
+        self._shares = shares
+        self._start = start
+        self._lanes: dict[int, LaneHandle] = {}
+        self._count = 0  # of all lanes, also of those that are others'
+        self._keepers: dict[int, asyncio.Task[None]] = {}
         self._state = state
         self._progress = progress
         self._source = source
@@ -153,14 +66,94 @@ class Lanes:
         self._last = state.seq  # of this connection: no event may come before it
         self._passed: int | None = None  # of this connection: everything up to it was handed over
         self._idle = asyncio.Event()
-        self._idle.set()
 
     async def run(self) -> None:
-        """Run every lane until one falls; raises what it says."""
+        """Run what is ours until cancelled; raises what only the whole source can deal with."""
         async with asyncio.TaskGroup() as group:
-            for lane in self._lanes:
-                group.create_task(lane.run(self._hear, lambda: self._passed))
             group.create_task(self._pass_news_on())
+            group.create_task(self._follow_share(group))
+
+    # Which lanes are ours ---------------------------------------------------------------------
+
+    async def _follow_share(self, group: asyncio.TaskGroup) -> None:
+        """Start what becomes ours, stop and hand back what others are to have."""
+        while True:
+            share = await self._shares.look()
+            if share.count != self._count:  # no token of before is worth anything now
+                await self._stop(list(self._keepers))
+                self._count = share.count
+            await self._stop(share.surplus)
+            for lane in sorted(share.surplus):
+                _log.info("leaving a lane to another service", url=self._source.url, lane=lane)
+                await self._shares.leave(lane)
+            await self._begin(group, share.ours - share.surplus - self._keepers.keys())
+            await asyncio.sleep(SHARE_S)
+
+    async def _begin(self, group: asyncio.TaskGroup, lanes: Iterable[int]) -> None:
+        claimed = [await self._claim(lane) for lane in sorted(lanes)]
+        handles = [handle for handle in claimed if handle is not None]
+        for handle in handles:
+            self._keepers[handle.lane] = group.create_task(self._keep(handle))
+        if handles:
+            _log.info(
+                "reading lanes", url=self._source.url, lanes=sorted(self._keepers), of=self._count
+            )
+
+    async def _stop(self, lanes: Iterable[int]) -> None:
+        """End some lanes; who has them next reads again what they were given and did not apply."""
+        keepers = [self._keepers.pop(lane) for lane in lanes if lane in self._keepers]
+        for keeper in keepers:
+            keeper.cancel()
+        if keepers:
+            await asyncio.wait(keepers)
+
+    async def _claim(self, lane: int) -> LaneHandle | None:
+        claimed = await self._shares.claim(lane, of=self._count)
+        return None if claimed is None else LaneHandle(self._start(*claimed))
+
+    async def _keep(self, first: LaneHandle) -> None:
+        """Run a lane, and again from its cursor whenever it falls."""
+        backoff = Backoff(first_s=FIRST_RESTART_S, max_s=MAX_RESTART_S)
+        handle: LaneHandle | None = first
+        while handle is not None:
+            started_at = time.monotonic()
+            try:
+                # In a task of its own, as in keep_working().
+                await asyncio.ensure_future(self._run_lane(handle))
+            except Exception as error:  # only what a new start mends is kept
+                end_if_cancelled()
+                if not is_database_error(error, beside=(LaneFenced, LaneDied)):
+                    raise
+                _log.warning("a lane starts over", lane=first.lane, reason=str(first_of(error)))
+            if time.monotonic() - started_at > GOOD_LIFE_S:
+                backoff.reset()
+            await asyncio.sleep(backoff.next_delay_s())
+            handle = await self._claim(first.lane)
+
+    async def _run_lane(self, handle: LaneHandle) -> None:
+        """Let a lane have its part of the stream for as long as it lives."""
+        # Without a pause in between: the next connection starts where this lane stands, and no mark
+        # of this one reaches it. Where nobody reads, what was read last does not matter.
+        known = [self._state.seq] if self._lanes else []
+        self._state.seq = lowest([*known, handle.start.seq])
+        self._lanes[handle.lane] = handle
+        self.drop()
+        self._note_idle()
+        try:
+            await handle.run(self._hear, lambda: self._passed)
+        finally:
+            del self._lanes[handle.lane]
+            handle.queue.give_up_connection()  # the reader may be waiting for room in it
+            if not self._lanes:
+                self.drop()
+            self._note_idle()
+
+    def _note_idle(self) -> None:
+        """Say whether the reader may connect: somebody reads, and has read all he was given."""
+        if self._lanes and all(each.is_idle() for each in self._lanes.values()):
+            self._idle.set()
+        else:
+            self._idle.clear()
 
     # What the reader sees ---------------------------------------------------------------------
 
@@ -169,7 +162,11 @@ class Lanes:
         if connection != self.connection:
             return False
         did, seq = peek(frame) if isinstance(frame, bytes) else (None, None)
-        lane = self._lanes[0 if did is None else lane_of(did, len(self._lanes))]
+        lane = self._lane_for(did)
+        if lane is None:
+            if seq is not None and (self._last is None or seq > self._last):
+                self._pass(seq)  # another service's
+            return bool(self._lanes)
         if seq is not None and self._last is not None and seq < self._last:
             seq = None
         if seq is not None and lane.sent is not None and seq <= lane.sent:
@@ -188,6 +185,12 @@ class Lanes:
             self._pass(seq)
         return True
 
+    def _lane_for(self, did: str | None) -> LaneHandle | None:
+        """Return who is to have a frame; what is nobody's is the first one's to judge."""
+        if did is None:
+            return self._lanes[min(self._lanes)] if self._lanes else None
+        return self._lanes.get(lane_of(did, self._count)) if self._count else None
+
     def give_up_connection(self) -> None:
         """Take no more frames of this connection."""
         self.connection += 1
@@ -195,6 +198,8 @@ class Lanes:
 
     async def wait_idle(self) -> None:
         """Wait until every lane has read what it was given; the next connection starts there."""
+        if not self._lanes:
+            self._source.state = "standby"
         await self._idle.wait()
         self._last, self._passed = self._state.seq, None
 
@@ -210,8 +215,9 @@ class Lanes:
         for outcome, count in report.outcomes.items():
             progress.count_outcome(outcome, count - before.outcomes.get(outcome, 0))
         progress.tracked_repos = report.tracked_repos
-        source.seq = max((each.told.seq or 0 for each in self._lanes), default=0) or None
-        source.durable_seq = lowest(each.told.durable_seq for each in self._lanes)
+        told = [each.told for each in self._lanes.values()]
+        source.seq = max((each.seq or 0 for each in told), default=0) or None
+        source.durable_seq = lowest(each.durable_seq for each in told)
         if report.dropped:
             # Its frames from there on are thrown away; the next connection brings them again.
             lane.sent = report.seq
@@ -220,8 +226,7 @@ class Lanes:
             self.drop()
         if report.published:
             self._wakes.fetches.set()
-        if all(each.is_idle() for each in self._lanes):
-            self._idle.set()
+        self._note_idle()
 
     async def _pass_news_on(self) -> None:
         """Tell the lanes what else happens: gaps, notifications of the database."""
@@ -232,10 +237,10 @@ class Lanes:
             order = Order()
             if serial != self._wakes.serial:
                 serial, order.wakes = self._wakes.serial, True
-            if self._state.is_gap_suspected:
+            if self._state.is_gap_suspected and self._lanes:
                 self._state.is_gap_suspected, order.has_gap = False, True
             if order != Order():
-                for lane in self._lanes:
+                for lane in self._lanes.values():
                     lane.notices.append(msgspec.structs.replace(order))
 
     def _start_quiet_source(self) -> None:
@@ -251,13 +256,6 @@ class Lanes:
             self._pass(0)
 
 
-def environment() -> dict[str, str]:
-    """Return an environment in which a lane runs this very code, whatever folder it starts in."""
-    # An empty entry would be the current folder.
-    places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-
-
 def lane_of(did: str, count: int) -> int:
     """Return the lane of a repo."""
     return int.from_bytes(hashlib.sha256(did.encode()).digest()[:4], "big") % count
@@ -266,30 +264,3 @@ def lane_of(did: str, count: int) -> int:
 def lowest(seqs: Iterable[int | None]) -> int | None:
     """Return the lowest seq that is known."""
     return min((seq for seq in seqs if seq is not None), default=None)
-
-
-def _raise_end(report: Report) -> None:
-    if report.ended == "stopped":
-        raise SourceStopped(report.reason)
-    if report.ended == "fenced":
-        raise LaneFenced(report.reason)
-    if report.ended == "database":
-        raise DatabaseUnavailable(report.reason)
-    if report.ended == "failed":
-        raise LaneDied(report.reason)
-
-
-async def _end(process: Process) -> None:
-    """Close its input and wait; a process that does not end is killed."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    try:
-        async with asyncio.timeout(END_TIMEOUT_S):
-            await process.stdout.read()  # to its end, which also lets go of the pipe
-    except TimeoutError:
-        process.kill()
-        await process.stdout.read()
-    await process.wait()
-    with suppress(ConnectionError):
-        await process.stdin.wait_closed()

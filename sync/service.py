@@ -27,7 +27,7 @@ from sync.maintenance import (
 from sync.progress import Progress
 from sync.resolver import Resolver
 from sync.retention import retire_forever
-from sync.sessions import FETCH_LOCK, ingest_session, keep_working, leased, leaves_of
+from sync.sessions import GAPS_LOCK, LEASE_S, ingest_session, keep_working, leased, leaves_of
 from sync.sources import SourceParts, SourceSupervisor, source_url
 from sync.wakes import Wakes
 
@@ -35,7 +35,6 @@ WORK_CHANNEL = "sync_work"
 LISTEN_CHECK_S = 5.0
 
 _ADD_SOURCE = "select sync.add_source($1, $2)"
-_RECOVER = "select sync.recover_fetches()"
 _ALIVE = "select 1"
 
 
@@ -144,20 +143,18 @@ class _Service:
         }
         async with asyncio.TaskGroup() as group:
             for name, work in parts.items():
-                group.create_task(
-                    keep_working(self._url, name, work, progress=self._progress), name=name
+                # Claims last as long as the session, which a stopped process must not keep.
+                idle_timeout_s = LEASE_S if name == "fetches" else None
+                working = keep_working(
+                    self._url, name, work, progress=self._progress, idle_timeout_s=idle_timeout_s
                 )
+                group.create_task(working, name=name)
 
     async def _run_sources(self, conn: IngestConnection) -> None:
         await SourceSupervisor(self._sources).run(conn)
 
     async def _run_fetches(self, conn: IngestConnection) -> None:
-        """Fetch, once nobody else does."""
-        async with leased(self._url, FETCH_LOCK, what="fetch repos"):
-            await self._fetch(conn)
-
-    async def _fetch(self, conn: IngestConnection) -> None:
-        await conn.execute(_RECOVER)
+        """Fetch; what is claimed is ours until the session ends."""
         async with (
             ingest_session(self._url, name="reconcile") as reconciling,
             ingest_session(self._url, name="fetched identities") as identities,
@@ -184,6 +181,11 @@ class _Service:
         )
 
     async def _run_gaps(self, conn: IngestConnection) -> None:
+        """Compare repos, once nobody else does."""
+        async with leased(self._url, GAPS_LOCK, what="compare repos"):
+            await self._close_gaps(conn)
+
+    async def _close_gaps(self, conn: IngestConnection) -> None:
         closer = GapCloser(
             conn,
             http=self._http,

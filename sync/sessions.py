@@ -22,9 +22,10 @@ LEASE_S = 15.0
 LANE_IDLE_TRANSACTION_TIMEOUT_S = 10.0  # below the lease
 LOCK_POLL_S = 0.2
 
-# Advisory locks of a session: class, then 0 for the fetches and source_id for its lanes.
+# The advisory lock of a session that compares repos: class and key. What services share of a
+# source, and whose fetches are whose: see sync.share_lanes() and sync_priv.fetcher_id().
 LOCK_CLASS = 7262
-FETCH_LOCK = 0
+GAPS_LOCK = 0
 _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 _BEAT = "select 1"
 _OPEN_STAGE = "select sync.open_stage()"
@@ -42,7 +43,11 @@ _log = log.get("database")
 
 @asynccontextmanager
 async def ingest_session(
-    url: str, *, name: str, idle_transaction_timeout_s: float | None = None
+    url: str,
+    *,
+    name: str,
+    idle_transaction_timeout_s: float | None = None,
+    idle_timeout_s: float | None = None,
 ) -> AsyncIterator[IngestConnection]:
     """Open a connection as the ingester with its staging tables, and close it in bounded time."""
     conn = await connect(
@@ -50,6 +55,7 @@ async def ingest_session(
         name=f"standpipe {name}",
         role=INGESTER,
         idle_transaction_timeout_s=idle_transaction_timeout_s or IDLE_TRANSACTION_TIMEOUT_S,
+        idle_timeout_s=idle_timeout_s,
     )
     try:
         await conn.execute(_OPEN_STAGE)
@@ -67,13 +73,17 @@ async def keep_working(
     work: Callable[[IngestConnection], Awaitable[None]],
     *,
     progress: Progress,
+    idle_timeout_s: float | None = None,
 ) -> None:
-    """Run `work` with a connection; after trouble with the database, start over."""
+    """Run `work` with a connection; after trouble with the database, start over.
+
+    With `idle_timeout_s` what the session holds is only leased: it ends when it falls silent.
+    """
     backoff = Backoff(first_s=RECONNECT_FIRST_S, max_s=RECONNECT_MAX_S)
     while True:
         started_at = time.monotonic()
         try:
-            async with ingest_session(url, name=name) as conn:
+            async with ingest_session(url, name=name, idle_timeout_s=idle_timeout_s) as conn:
                 progress.is_database_up = True
                 # In a task of its own: before Python 3.13 a group whose child fails leaves its
                 # task marked as cancelled, and end_if_cancelled() would believe it.
@@ -108,13 +118,20 @@ async def leased(url: str, key: int, *, what: str) -> AsyncIterator[None]:
     a process that is stopped or cut off falls to another. What that one does meanwhile is fenced
     off by its successor's tokens. Raises a database error in the block when the lock is lost.
     """
-    conn = await connect(url, name=f"standpipe lock {key}", role=INGESTER, idle_timeout_s=LEASE_S)
-    try:
+    async with leased_session(url, name=f"lock {key}") as conn:
         await _wait_for_lock(conn, key, what=what)
         async with asyncio.TaskGroup() as group:
             beating = group.create_task(_beat(conn))
             yield
             beating.cancel()
+
+
+@asynccontextmanager
+async def leased_session(url: str, *, name: str) -> AsyncIterator[IngestConnection]:
+    """Open a session that the server ends, with its locks, once it is silent for the lease."""
+    conn = await connect(url, name=f"standpipe {name}", role=INGESTER, idle_timeout_s=LEASE_S)
+    try:
+        yield conn
     finally:
         try:
             await conn.close(timeout=CLOSE_TIMEOUT_S)

@@ -1,7 +1,6 @@
 """Run a reader and lanes for every enabled source, and start them again when they fall.
 
-A lock is leased, so that of several services one reads a source and the others stand by; the
-fencing tokens protect against one that was only asleep.
+Several services share the lanes of a source; see `sync.shares`.
 """
 
 import asyncio
@@ -10,23 +9,16 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sync import log
-from sync.applier import LaneFenced
 from sync.config import Settings
 from sync.database import IngestConnection
 from sync.firehose import Backoff, FirehoseReader
 from sync.http import HttpClient
 from sync.lane import SourceStopped
 from sync.lane_process import Start
-from sync.lanes import LaneDied, Lanes, lowest
+from sync.lanes import Lanes
 from sync.progress import Progress, SourceProgress
-from sync.sessions import (
-    end_if_cancelled,
-    first_of,
-    is_database_error,
-    keep_working,
-    leased,
-    leaves_of,
-)
+from sync.sessions import end_if_cancelled, first_of, is_database_error, leaves_of
+from sync.shares import shared_source
 from sync.staging import LaneClaim
 from sync.stream import StreamState
 from sync.wakes import Wakes, wait_for
@@ -35,7 +27,6 @@ POLL_S = 0.5
 FIRST_RESTART_S, MAX_RESTART_S, GOOD_LIFE_S = 0.1, 5.0, 10.0
 
 _ENABLED = "select source_id, url, kind from sync.enabled_sources()"
-_OPEN_LANES = "select lane, token, seq from sync.open_lanes($1, $2) order by lane"
 
 _log = log.get("sources")
 
@@ -104,14 +95,9 @@ class SourceSupervisor:
 
     async def _run_once(self, source: Source, progress: SourceProgress) -> bool:
         """Run a source until it falls; tells whether it may start over."""
-        parts = self._parts
         try:
-            await keep_working(
-                parts.database_url,
-                f"source {source.source_id}",
-                lambda conn: self._run_lanes(source, conn, progress),
-                progress=parts.progress,
-            )
+            # In a task of its own, as in keep_working().
+            await asyncio.ensure_future(self._read(source, progress))
         except Exception as error:
             end_if_cancelled()
             stopped = [leaf for leaf in leaves_of(error) if isinstance(leaf, SourceStopped)]
@@ -119,52 +105,49 @@ class SourceSupervisor:
                 progress.last_error = str(stopped[0])
                 _log.error("a source is stopped", url=source.url, reason=str(stopped[0]))
                 return False
-            if not is_database_error(error, beside=(LaneFenced, LaneDied)):
+            if not is_database_error(error):
                 raise
-            # Fenced while we hold the lock: an operator moved the cursor.
-            _log.warning("the lanes start over from their cursors", reason=str(first_of(error)))
+            _log.warning("a source starts over", url=source.url, reason=str(first_of(error)))
             return True
         return False
 
-    async def _run_lanes(
-        self, source: Source, conn: IngestConnection, progress: SourceProgress
-    ) -> None:
-        progress.state = "standby"
-        async with leased(self._parts.database_url, source.source_id, what=f"read {source.url}"):
-            await self._read(source, conn, progress)
-
-    async def _read(self, source: Source, conn: IngestConnection, progress: SourceProgress) -> None:
-        """Read a source that is ours."""
+    async def _read(self, source: Source, progress: SourceProgress) -> None:
+        """Read our share of a source until it falls."""
         parts = self._parts
-        rows = await conn.fetch(_OPEN_LANES, source.source_id, parts.settings.lanes)
-        starts = [
-            Start(
-                settings=parts.settings,
-                database_url=parts.database_url,
-                url=source.url,
-                kind=source.kind,
-                claim=LaneClaim(source.source_id, lane, token),
-                seq=seq,
+        wanted = parts.settings.lanes
+        async with shared_source(parts.database_url, source.source_id, wanted=wanted) as shares:
+            state = StreamState(None)
+            lanes = Lanes(
+                shares,
+                lambda claim, seq: self._start(source, claim, seq),
+                state=state,
+                progress=parts.progress,
+                source=progress,
+                wakes=parts.wakes,
             )
-            for lane, token, seq in rows
-        ]
-        state = StreamState(lowest(start.seq for start in starts))
-        lanes = Lanes(
-            starts, state=state, progress=parts.progress, source=progress, wakes=parts.wakes
+            reader = FirehoseReader(
+                source.url,
+                state=state,
+                queue=lanes,
+                policy=parts.http.policy,
+                user_agent=parts.settings.user_agent,
+                progress=progress,
+                max_frame_bytes=parts.settings.max_frame_bytes,
+            )
+            lanes.drop = reader.drop
+            async with asyncio.TaskGroup() as group:
+                group.create_task(reader.run())
+                group.create_task(lanes.run())
+
+    def _start(self, source: Source, claim: LaneClaim, seq: int | None) -> Start:
+        return Start(
+            settings=self._parts.settings,
+            database_url=self._parts.database_url,
+            url=source.url,
+            kind=source.kind,
+            claim=claim,
+            seq=seq,
         )
-        reader = FirehoseReader(
-            source.url,
-            state=state,
-            queue=lanes,
-            policy=parts.http.policy,
-            user_agent=parts.settings.user_agent,
-            progress=progress,
-            max_frame_bytes=parts.settings.max_frame_bytes,
-        )
-        lanes.drop = reader.drop
-        async with asyncio.TaskGroup() as group:
-            group.create_task(reader.run())
-            group.create_task(lanes.run())
 
 
 def source_url(url: str) -> str:

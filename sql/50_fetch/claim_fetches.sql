@@ -3,6 +3,8 @@
 -- Repos whose PDS is not known yet count as one host, for which a fetcher resolves the DID.
 -- has_records tells it whether keys alone are worth staging first.
 --
+-- A claim belongs to the session that made it: when that ends, it is given up.
+--
 -- Called by: fetchers, in a transaction of its own (BF-02: durable before the request).
 -- Locks: queue rows and repos, skip locked: an app that idles on a repo does not stop it.
 create or replace function sync.claim_fetches(p_limit int, p_per_host int)
@@ -13,6 +15,7 @@ create or replace function sync.claim_fetches(p_limit int, p_per_host int)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_fetcher int := sync_priv.fetcher_id();
   v_reached bigint;
   v_ids     bigint[];
 begin
@@ -34,6 +37,7 @@ begin
   return query
     update sync.repos r
        set sync_state = 'fetching', fetch_token = nextval('sync_priv.tokens'),
+           fetcher_id = v_fetcher,
            -- In this order: a token newer than a gap means a start behind it.
            fetch_started_at = sync_priv.clock()
       from sync.heads h

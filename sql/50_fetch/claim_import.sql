@@ -14,6 +14,7 @@ create or replace function sync.claim_import(p_did text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_fetcher    int := sync_priv.fetcher_id();
   v_generation bigint;
 begin
   perform sync_priv.check_dids(array[p_did]);
@@ -47,7 +48,7 @@ begin
   return query
     update sync.repos r
        set sync_state = 'fetching', fetch_token = nextval('sync_priv.tokens'),
-           fetch_started_at = null
+           fetcher_id = v_fetcher, fetch_started_at = null
      where r.did = p_did and r.sync_state <> 'fetching' and r.tracked_by is not null
     returning r.repo_id, r.generation, r.fetch_token,
               exists (select from sync.stored_records s where s.repo_id = r.repo_id);

@@ -1,8 +1,8 @@
--- After a crash or a restore: whatever was being fetched is fetched again (BF-14). What was held
--- stays and is walked at the next chance. A repo that somebody has locked is left to
--- sync.maintain(), so that a service starts beside an app that idles in a transaction.
+-- Give up whatever is being fetched, by whomever: events were lost that an export may lack, or the
+-- database was restored. It is fetched again (BF-14). What was held stays and is walked at the next
+-- chance. A repo that somebody has locked is left to sync.maintain().
 --
--- Called by: the service at its start, when it alone fetches; sync.note_gap().
+-- Called by: sync.note_gap(), sync_priv.notice_restore().
 create or replace function sync.recover_fetches()
   returns bigint
   language plpgsql

@@ -1,4 +1,5 @@
--- Put the repos back in line that a service was fetching which is gone now.
+-- Put the repos back in line whose fetch is given up, or belongs to a session that is gone (BF-14).
+-- What was held stays and is walked at the next chance.
 --
 -- Called by: sync.recover_fetches(), sync.maintain().
 -- Locks: the repos, skip locked, in repo_id order.
@@ -8,11 +9,13 @@ create or replace function sync_priv.recover_lost_fetches()
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_fetchers int[] := array(select f.fetcher_id from sync_priv.fetchers() f);
   v_ids bigint[] := array(
     select r.repo_id
       from sync.repos r
      where r.sync_state = 'fetching'
-       and r.fetch_token < (select s.first_token from sync_priv.fetch_state s)
+       and (r.fetch_token < (select s.first_token from sync_priv.fetch_state s)
+            or r.fetcher_id <> all (v_fetchers))
      order by r.repo_id
        for no key update of r skip locked);
 begin

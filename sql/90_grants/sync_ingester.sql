@@ -16,7 +16,7 @@ begin
          'open_stage', 'maintain', 'retired_partitions',
          -- the stream
          'add_source', 'pause_source', 'rewind_source', 'remove_source',
-         'enabled_sources', 'claim_lane', 'open_lanes', 'filter_generation',
+         'enabled_sources', 'share_lanes', 'claim_lane', 'leave_lane', 'filter_generation',
          'tracked_repos', 'tracked_collections',
          'repo_identity', 'apply_events', 'note_problems', 'stop_source',
          -- fetching

@@ -189,19 +189,19 @@ def test_a_killed_embedded_server_is_started_again(network: RemoteSimnet, tmp_pa
     assert server.postmaster_pid is None
 
 
-def test_a_second_service_stands_by(
+def test_a_second_service_shares_the_work(
     on_network: Standpipe, network: RemoteSimnet, clone: str, tmp_path: Path
 ) -> None:
-    environment = network.environment(clone)
+    environment = network.environment(clone) | {"STANDPIPE_LANES": "2"}
     with started_program("run", folder=tmp_path, environment=environment) as process:
         wait_until(lambda: is_read(on_network), "the first service reads")
         folder = tmp_path / "second"
         folder.mkdir()
         with started_program("run", folder=folder, environment=environment) as second:
             said = folder / "program.log"
-            wait_until(lambda: "standing by" in said.read_text(), "the second one stands by")
+            wait_until(lambda: "reading lanes" in said.read_text(), "the second one has a share")
             process.kill()
-            wait_until(lambda: "taking over" in said.read_text(), "it takes over")
+            wait_until(lambda: "lanes=[0, 1]" in said.read_text(), "it takes over")
             assert end(second) == 0
             assert "Traceback" not in said.read_text()
 

@@ -130,7 +130,7 @@ async def test_a_refused_handshake_with_odd_headers_only_costs_a_pause():
             user_agent="test",
             progress=SourceProgress(place, "relay"),
         )
-        assert await reader._read_connection(None) == 7
+        assert await reader._read_connection(None, 0) == 7
 
 
 @pytest.mark.rule("FA-14", "OP-04")

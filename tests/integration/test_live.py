@@ -202,30 +202,3 @@ async def handle_is(rig: Rig, account, handle: str) -> bool:
     """Tell whether a repo is known by this handle."""
     query = "select handle from sync.repo_status where did = $1"
     return await rig.conn.fetchval(query, account.did) == handle
-
-
-async def test_a_second_service_stands_by_and_takes_over(clone, tmp_path: Path):
-    async with Simnet(seed=19, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
-        alice = net.create_account("alice.test")
-        rig.start()
-        await rig.track(alice)
-        await rig.level(alice)
-        async with rig_on(net, clone, tmp_path) as second:
-            second.start()
-
-            async def stands_by() -> bool:
-                return [one.state for one in second.progress.sources.values()] == ["standby"]
-
-            await second.until(stands_by)
-            alice.create(NOTE, note("the first one reads"), rkey="a")
-            await rig.level(alice)
-            assert not second.progress.outcomes
-            await rig.stop()
-            alice.create(NOTE, note("the second one reads"), rkey="b")
-            await second.level(alice)
-
-            async def has_applied() -> bool:  # its lanes tell it a moment later
-                return bool(second.progress.outcomes)
-
-            await second.until(has_applied)
-            await second.stop()

@@ -9,6 +9,7 @@ create schema sync_stage;
 -- Sequences
 
 create sequence sync_priv.change_ids as bigint start 0 increment 1;
+create sequence sync_priv.fetcher_ids as integer start 1 increment 1;
 create sequence sync_priv.tokens as bigint start 1 increment 1;
 
 -- Tables
@@ -103,7 +104,8 @@ create table sync.repos (
   fetch_started_at timestamp with time zone,
   synchronized_at timestamp with time zone,
   created_at timestamp with time zone not null,
-  updated_at timestamp with time zone not null
+  updated_at timestamp with time zone not null,
+  fetcher_id integer
 );
 create table sync.sources (
   source_id integer not null generated always as identity,
@@ -167,7 +169,9 @@ create table sync_priv.held_events (
   ops sync_stage.event_op[],
   is_active boolean,
   status text,
-  reason text
+  reason text,
+  source_id integer,
+  due_at timestamp with time zone
 );
 create table sync_priv.log_gaps (
   last_id bigint not null,
@@ -363,6 +367,7 @@ CREATE INDEX repos_handle ON sync.repos USING btree (handle) WHERE (handle <> 'h
 CREATE INDEX repos_identity ON sync.repos USING btree (identity_checked_at NULLS FIRST, repo_id) WHERE ((tracked_by = 'did'::text) AND is_identity_stale);
 CREATE UNIQUE INDEX consumer_pending_queue ON sync_priv.consumer_pending USING btree (consumer_id, shard, pending_id);
 CREATE INDEX held_events_due ON sync_priv.held_events USING btree (repo_id) WHERE is_due;
+CREATE INDEX held_events_early ON sync_priv.held_events USING btree (due_at) WHERE (due_at IS NOT NULL);
 CREATE INDEX held_events_repo ON sync_priv.held_events USING btree (repo_id, held_id);
 CREATE INDEX pending_changes_xid ON sync_priv.pending_changes USING btree (xid, pending_id);
 CREATE UNIQUE INDEX purges_scope ON sync_priv.purges USING btree (COALESCE(repo_id, (0)::bigint), COALESCE(collection_id, 0));
@@ -580,6 +585,8 @@ create function sync.get_record(p_uri text) returns SETOF sync.records
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync.intern_collections(p_nsids text[]) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.leave_lane(p_source_id integer, p_lane integer) returns boolean
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_before timestamp with time zone DEFAULT NULL::timestamp with time zone) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
@@ -592,8 +599,6 @@ create function sync.note_problems(p_reasons text[], p_hosts text[], p_dids text
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.open_gaps() returns TABLE(source_id integer, gap_since timestamp with time zone)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
-create function sync.open_lanes(p_source_id integer, p_lanes integer) returns TABLE(lane integer, token bigint, seq bigint)
-  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync.open_stage() returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set client_min_messages=warning;
 create function sync.pause_source(p_url text) returns boolean
@@ -631,6 +636,8 @@ create function sync.sample_repos(p_count integer) returns SETOF text
 create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_signing_key text) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.set_retention(p_keep_age interval, p_max_age interval DEFAULT NULL::interval, p_max_bytes bigint DEFAULT NULL::bigint) returns void
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.share_lanes(p_source_id integer, p_lanes integer) returns TABLE(lanes integer, lane integer, is_surplus boolean)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.stop_source(p_source_id integer, p_error text) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
@@ -686,8 +693,14 @@ create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns bo
   language sql immutable;
 create function sync_priv.due_repos(p_limit integer) returns SETOF bigint
   language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set plan_cache_mode=force_custom_plan set jit=off;
+create function sync_priv.fair_lanes(p_source_id integer, p_lanes integer) returns integer
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.feed_fetches(p_per_host integer) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.fetcher_id() returns integer
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.fetchers() returns TABLE(fetcher_id integer, pid integer)
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.fill_diff() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.finish_reconcile() returns void
@@ -706,6 +719,8 @@ create function sync_priv.has_pending(p_shard sync_priv.consumer_shards) returns
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.held_event(p_held_id bigint) returns SETOF sync_priv.held_events
   language sql stable strict set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
+create function sync_priv.held_lanes(p_source_id integer) returns integer[]
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.held_of(p_repo_ids bigint[]) returns TABLE(repo_id bigint, held_id bigint, kind text, rev text, since text, prev_data bytea, data_cid bytea, is_active boolean, status text, reason text)
   language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.hold_events() returns void
@@ -720,6 +735,8 @@ create function sync_priv.is_tracked_nsid(p_nsid text) returns boolean
   language sql stable;
 create function sync_priv.judge_stage(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.lane_readers(p_source_id integer) returns TABLE(pid integer)
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.leave_partition() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.load_first() returns void
@@ -786,6 +803,8 @@ create function sync_priv.rest_steps(p_item_collection integer, p_last sync_priv
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.retire_log() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.set_lanes(p_source_id integer, p_lanes integer) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_chain(p_run bigint) returns void
@@ -827,13 +846,13 @@ grant execute on routine sync.fail_identity(text,text) to sync_ingester;
 grant execute on routine sync.filter_generation() to sync_ingester;
 grant execute on routine sync.get_record(text) to sync_reader;
 grant execute on routine sync.intern_collections(text[]) to sync_ingester;
+grant execute on routine sync.leave_lane(integer,integer) to sync_ingester;
 grant execute on routine sync.list_heads(bigint,integer,timestamp with time zone) to sync_ingester;
 grant execute on routine sync.list_records(text,text,integer) to sync_reader;
 grant execute on routine sync.maintain() to sync_ingester;
 grant execute on routine sync.note_gap(integer) to sync_ingester;
 grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[],bytea[]) to sync_ingester;
 grant execute on routine sync.open_gaps() to sync_ingester;
-grant execute on routine sync.open_lanes(integer,integer) to sync_ingester;
 grant execute on routine sync.open_stage() to sync_ingester;
 grant execute on routine sync.pause_source(text) to sync_ingester;
 grant execute on routine sync.position_id(text) to sync_reader;
@@ -850,6 +869,7 @@ grant execute on routine sync.retired_partitions() to sync_ingester;
 grant execute on routine sync.rewind_source(text,bigint) to sync_ingester;
 grant execute on routine sync.sample_repos(integer) to sync_reader;
 grant execute on routine sync.set_identity(text,text,text,text) to sync_ingester;
+grant execute on routine sync.share_lanes(integer,integer) to sync_ingester;
 grant execute on routine sync.stop_source(integer,text) to sync_ingester;
 grant execute on routine sync.tracked_collections() to sync_ingester;
 grant execute on routine sync.tracked_repos(bigint,bigint) to sync_ingester;

@@ -1,6 +1,8 @@
 """sync.release_fetch() and sync.recover_fetches(): claims that end without blame."""
 
+import psycopg
 import pytest
+from psycopg.rows import DictRow
 
 from tests.sql.driver import Claim, Driver, Event, Op, did, rev
 
@@ -105,3 +107,31 @@ def test_a_fetch_of_a_locked_repo_ends_later_not_never(session, function):
     assert driver.value(f"select sync.{function}", *ids) is None
     app.rollback()
     assert driver.value(f"select sync.{function}", *ids) is True
+
+
+@pytest.mark.rule("BF-14")
+def test_the_claims_of_a_session_end_with_it(session):
+    keeper, first, second = Driver(session()), session(), session()
+    keeper.track(1, 2)
+    first.execute("select * from sync.claim_fetches(1, 10)")
+    second.execute("select * from sync.claim_fetches(1, 10)")
+    keeper.maintain()
+    assert [keeper.state(n) for n in (1, 2)] == ["fetching", "fetching"]
+    end(keeper, second)
+    keeper.maintain()
+    assert [keeper.state(n) for n in (1, 2)] == ["fetching", "desynchronized"]
+
+
+def test_an_import_that_died_is_given_up(session):
+    keeper, importer = Driver(session()), session()
+    importer.execute("select * from sync.claim_import(%s)", [did(1)])
+    keeper.maintain()
+    assert keeper.state(1) == "fetching"
+    end(keeper, importer)
+    keeper.maintain()
+    assert keeper.state(1) == "desynchronized"
+
+
+def end(keeper: Driver, other: psycopg.Connection[DictRow]) -> None:
+    """End somebody's session, and wait until it has ended."""
+    assert keeper.value("select pg_terminate_backend(%s, 5000)", other.info.backend_pid)

@@ -1,0 +1,17 @@
+-- Fetches of several services ---------------------------------------------------------------------
+
+alter table sync.repos add column fetcher_id int;
+comment on column sync.repos.fetcher_id is
+  'Who fetches or fetched: the key of an advisory lock (7265) that lives as long as his session.';
+create sequence sync_priv.fetcher_ids as int;
+comment on sequence sync_priv.fetcher_ids is 'Numbers for sessions that claim fetches.';
+comment on column sync_priv.fetch_state.first_token is
+  'Claims with a lower token are given up: since then events were lost, or the database restored.';
+
+-- Events that came too early ----------------------------------------------------------------------
+
+alter table sync_priv.held_events add column source_id int, add column due_at timestamptz;
+comment on column sync_priv.held_events.source_id is 'The source that told it.';
+comment on column sync_priv.held_events.due_at is
+  'It does not continue the chain, but another source may tell what is missing, until then.';
+create index held_events_early on sync_priv.held_events (due_at) where due_at is not null;
