@@ -201,7 +201,7 @@ def test_a_second_service_shares_the_work(
             said = folder / "program.log"
             wait_until(lambda: "reading lanes" in said.read_text(), "the second one has a share")
             process.kill()
-            wait_until(lambda: "lanes=[0, 1]" in said.read_text(), "it takes over")
+            wait_until(lambda: '"lanes": [0, 1]' in said.read_text(), "it takes over")
             assert end(second) == 0
             assert "Traceback" not in said.read_text()
 
