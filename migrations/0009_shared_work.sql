@@ -15,3 +15,10 @@ comment on column sync_priv.held_events.source_id is 'The source that told it.';
 comment on column sync_priv.held_events.due_at is
   'It does not continue the chain, but another source may tell what is missing, until then.';
 create index held_events_early on sync_priv.held_events (due_at) where due_at is not null;
+alter table sync_stage.walk add column source_id int;
+
+-- What a broken chain costs -----------------------------------------------------------------------
+
+alter table sync.repos add column budget_at timestamptz;
+comment on column sync.repos.budget_at is
+  'Until when the breaks of its chain are paid for: each costs a minute, ten may come at once.';

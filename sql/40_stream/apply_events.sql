@@ -38,10 +38,10 @@ begin
      order by r.repo_id
        for no key update skip locked);
   insert into sync_priv.held_events
-    (repo_id, is_due, kind, rev, since, prev_data, data_cid, commit_block, ops, is_active, status,
-     reason)
-  select r.repo_id, true, s.kind, s.rev, s.since, s.prev_data, s.data_cid, s.commit_block, s.ops,
-         s.is_active, s.status, s.reason
+    (repo_id, is_due, source_id, kind, rev, since, prev_data, data_cid, commit_block, ops,
+     is_active, status, reason)
+  select r.repo_id, true, p_source_id, s.kind, s.rev, s.since, s.prev_data, s.data_cid,
+         s.commit_block, s.ops, s.is_active, s.status, s.reason
     from pg_temp.stage_events s
     join sync.repos r using (did)
    where r.tracked_by = 'did' and r.repo_id <> all (v_locked)
@@ -52,7 +52,7 @@ begin
        where r.repo_id = any (v_wanted) and r.repo_id <> all (v_locked)));
   end if;
   return query
-    select w.outcome, w.events from sync_priv.walk_events(v_locked, true) w
+    select w.outcome, w.events from sync_priv.walk_events(v_locked, p_source_id) w
     union all
     select case when r.repo_id is null then 'untracked' else 'held' end, count(*)
       from pg_temp.stage_events s
@@ -63,4 +63,4 @@ end
 $$;
 comment on function sync.apply_events(int, int, bigint, bigint, bigint) is
   'Apply the staged events of a lane and move its cursor to p_cursor (null: leave it). Returns how
-many events were applied, stale, held, dropped, broken, status or untracked. Raises SY101, SY102.';
+many events were applied, stale, held, early, dropped, broken, status or untracked. Raises SY101, SY102.';

@@ -27,7 +27,7 @@ as $$
                   from sync_priv.held_events e
                  where e.repo_id = c.repo_id and e.kind in ('commit', 'sync', 'broken')
                    for update skip locked) w))
-    returning h.repo_id, h.rev, h.is_due
+    returning h.repo_id, h.rev, h.is_due or h.due_at is not null as is_due
   )
   insert into sync_priv.held_events (repo_id, is_due, kind, rev, reason)
   select g.repo_id, bool_or(g.is_due), 'broken', max(g.rev), 'held_overflow'

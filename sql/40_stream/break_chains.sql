@@ -1,5 +1,8 @@
 -- Take repos whose chain broke out of `synchronized`, and count why.
 --
+-- Each break costs a minute of the repo's budget, and ten may come at once: whoever signs one
+-- broken commit after the other is not fetched after each of them (D-03: throttled).
+--
 -- Called by: sync_priv.walk_chain().
 create or replace function sync_priv.break_chains(p_run bigint)
   returns void
@@ -19,7 +22,9 @@ begin
       from broken b join sync.repos r using (repo_id)
   )
   update sync.repos r
-     set sync_state = 'desynchronized', error = b.reason, next_fetch_at = sync_priv.clock()
+     set sync_state = 'desynchronized', error = b.reason,
+         budget_at = greatest(r.budget_at, sync_priv.clock()) + interval '1 minute',
+         next_fetch_at = greatest(r.budget_at - interval '9 minutes', sync_priv.clock())
     from broken b
    where r.repo_id = b.repo_id;
   if found then

@@ -1,7 +1,7 @@
 -- Take over a lane: draw a new fencing token, so that whoever held it can no longer write.
 --
--- Called by: a service that holds the lane (see sync.share_lanes()), before it starts it, on the very
--- session that holds it.
+-- Called by: a service that holds the lane (see sync.share_lanes()), before it starts it, on the
+-- very session that holds it.
 -- Locks: the cursor's row; the first time the source, so that a lane gets one cursor and no more.
 create or replace function sync.claim_lane(p_source_id int, p_lane int default 0)
   returns table (token bigint, seq bigint)

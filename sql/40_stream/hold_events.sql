@@ -1,4 +1,7 @@
--- Keep what has to wait for a fetch, forget what was walked.
+-- Keep what has to wait for a fetch, or for what another source tells; forget what was walked.
+--
+-- What is early is walked again with the next event of its repo, at the latest when its time is up;
+-- at once where a status between them kept it apart from what it was waiting for.
 --
 -- Called by: sync_priv.walk_events().
 create or replace function sync_priv.hold_events()
@@ -8,22 +11,32 @@ create or replace function sync_priv.hold_events()
 as $$
 begin
   perform sync_priv.forget_held(
-    array_agg(w.event_key) filter (where w.outcome <> 'held'),
-    array_agg(w.event_key) filter (where w.outcome = 'held'))
+    array_agg(w.event_key) filter (where w.outcome not in ('held', 'early')),
+    array_agg(w.event_key) filter (where w.outcome = 'held'),
+    array_agg(w.event_key) filter (where w.outcome = 'early'))
     from pg_temp.walk w
    where not w.is_staged
   having count(*) > 0;
   insert into sync_priv.held_events
-    (repo_id, is_due, kind, rev, since, prev_data, data_cid, commit_block, ops, reason)
-  select w.repo_id, false, s.kind, s.rev, s.since, s.prev_data, s.data_cid, s.commit_block, s.ops,
+    (repo_id, is_due, due_at, source_id, kind, rev, since, prev_data, data_cid, commit_block, ops,
+     reason)
+  select w.repo_id, false,
+         case w.outcome when 'early' then sync_priv.clock() + sync_priv.patience() end,
+         w.source_id, s.kind, s.rev, s.since, s.prev_data, s.data_cid, s.commit_block, s.ops,
          s.reason
     from pg_temp.walk w
     join pg_temp.stage_events s on s.event_no = w.event_key
-   where w.is_staged and w.outcome = 'held'
+   where w.is_staged and w.outcome in ('held', 'early')
    order by s.event_no;
+  perform sync_priv.hasten_held(array_agg(distinct w.repo_id))
+     from pg_temp.walk w
+    where w.outcome = 'early'
+      and exists (select from pg_temp.walk l
+                   where l.repo_id = w.repo_id and l.run > w.run and l.outcome = 'applied')
+   having count(*) > 0;
   perform sync_priv.bound_held(array(
-    select distinct k.repo_id from pg_temp.walk k where k.outcome = 'held'));
+    select distinct k.repo_id from pg_temp.walk k where k.outcome in ('held', 'early')));
 end
 $$;
 comment on function sync_priv.hold_events() is
-  'Write the events of pg_temp.walk that wait for a fetch to sync_priv.held_events.';
+  'Write the events of pg_temp.walk that wait to sync_priv.held_events.';

@@ -2,15 +2,15 @@
 --
 -- Whoever reads a source holds a shared advisory lock on it, and an exclusive one on each of his
 -- lanes, in a session that the server ends when it falls silent. So who takes part, and what is
--- free, is what pg_locks says, and nobody keeps a clock. Each of m sessions is to hold n/m lanes; who
--- has more is told to give the surplus up, who has less takes what is free.
+-- free, is what pg_locks says, and nobody keeps a clock. Each of m sessions is to hold n/m lanes;
+-- who has more is told to give the surplus up, who has less takes what is free.
 --
--- The number of lanes is changed only by who is alone, and joining comes before reading it: so it is
--- the same for as long as the session lives, which therefore draws the tokens, too.
+-- The number of lanes is changed only by who is alone, and joining comes before reading it: so it
+-- is the same for as long as the session lives, which therefore draws the tokens, too.
 --
 -- Called by: services, about once a second on the session that holds the locks.
--- Locks: advisory (7263, source) shared and (7264, 256 source + lane), for the session; the source's
--- row when lanes are taken.
+-- Locks: advisory (7263, source) shared and (7264, 256 source + lane), for the session; the
+-- source's row when lanes are taken.
 -- Raises: SY002 for a number of lanes out of range.
 create or replace function sync.share_lanes(p_source_id int, p_lanes int)
   returns table (lanes int, lane int, is_surplus boolean)

@@ -5,10 +5,11 @@
 -- when its rev is not the newest (CM-15); of the others each must continue its predecessor, the
 -- first the head: a commit by `since` and `prev_data` (CM-17, CM-18; without prev_data it cannot:
 -- CM-19), a sync by equal `data` (SN-07). What is signed but wrong continues nothing (D-03). From
--- the first break on nothing is applied and the repo is fetched again (FA-06).
+-- the first break on nothing is applied and the repo is fetched again (FA-06), unless p_may_wait
+-- and another source may still tell what is missing.
 --
 -- Called by: sync_priv.walk_events().
-create or replace function sync_priv.walk_chain(p_run bigint)
+create or replace function sync_priv.walk_chain(p_run bigint, p_may_wait boolean)
   returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -55,7 +56,12 @@ begin
   if exists (select from pg_temp.walk w where w.run = p_run and w.outcome = 'applied') then
     perform sync_priv.apply_ops(p_run);
   end if;
-  perform sync_priv.break_chains(p_run);
+  if exists (select from pg_temp.walk w where w.run = p_run and w.outcome = 'broken') then
+    if p_may_wait then
+      perform sync_priv.await_sources(p_run);
+    end if;
+    perform sync_priv.break_chains(p_run);
+  end if;
   -- An authentic rev, applied or not, is one the account has had (BF-11).
   update sync.heads h
      set seen_rev = s.rev
@@ -66,5 +72,5 @@ begin
    where h.repo_id = s.repo_id and s.rev > coalesce(h.seen_rev, '');
 end
 $$;
-comment on function sync_priv.walk_chain(bigint) is
+comment on function sync_priv.walk_chain(bigint, boolean) is
   'Judge and apply the commits and syncs of one run of pg_temp.walk.';

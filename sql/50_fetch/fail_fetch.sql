@@ -43,7 +43,7 @@ begin
      where h.host_id in (select l.host_id from sync.hosts l where l.host_id = v_host_id
                            for no key update skip locked);
   end if;
-  perform sync_priv.walk_events(array[p_repo_id], false);
+  perform sync_priv.walk_events(array[p_repo_id]);
   return true;
 end
 $$;

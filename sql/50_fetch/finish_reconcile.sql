@@ -26,7 +26,7 @@ begin
      and r.sync_state = 'fetching';
   perform sync_priv.walk_events(
     array(select s.repo_id from pg_temp.stage_repos s
-           where s.outcome not in ('busy', 'superseded')), false);
+           where s.outcome not in ('busy', 'superseded')));
   update sync.repos r
      set sync_state = 'desynchronized', error = 'stale_export'
     from pg_temp.stage_repos s

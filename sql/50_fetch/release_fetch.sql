@@ -22,7 +22,7 @@ begin
   if not found then
     return false;
   end if;
-  perform sync_priv.walk_events(array[p_repo_id], false);
+  perform sync_priv.walk_events(array[p_repo_id]);
   return true;
 end
 $$;

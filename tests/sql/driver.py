@@ -81,11 +81,18 @@ class Claim:
 class Driver:
     """One lane and one fetcher on one connection, in autocommit."""
 
-    def __init__(self, conn: psycopg.Connection[DictRow], *, lane: int = 0) -> None:
+    def __init__(
+        self,
+        conn: psycopg.Connection[DictRow],
+        *,
+        lane: int = 0,
+        url: str = "ws://relay.test",
+        kind: str = "relay",
+    ) -> None:
         self.conn = conn
         self.lane = lane
         conn.execute("select sync.open_stage()")
-        self.source_id = self.value("select sync.add_source('ws://relay.test', 'relay')")
+        self.source_id = self.value("select sync.add_source(%s, %s)", url, kind)
         claimed = self.row("select * from sync.claim_lane(%s, %s)", self.source_id, lane)
         self.token = claimed["token"]
         self.cursor = 0

@@ -105,7 +105,8 @@ create table sync.repos (
   synchronized_at timestamp with time zone,
   created_at timestamp with time zone not null,
   updated_at timestamp with time zone not null,
-  fetcher_id integer
+  fetcher_id integer,
+  budget_at timestamp with time zone
 );
 create table sync.sources (
   source_id integer not null generated always as identity,
@@ -295,7 +296,8 @@ create table sync_stage.walk (
   is_active boolean,
   status text,
   reason text,
-  outcome text
+  outcome text,
+  source_id integer
 );
 
 -- Constraints
@@ -661,6 +663,8 @@ create function sync_priv.apply_diff() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.apply_ops(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.await_sources(p_run bigint) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.backoff(p_attempts integer) returns interval
   language sql volatile;
 create function sync_priv.base32_pair(p_bits integer) returns bytea
@@ -707,7 +711,7 @@ create function sync_priv.finish_reconcile() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.fold_problems() returns void
   language sql volatile set search_path=pg_catalog, pg_temp;
-create function sync_priv.forget_held(p_walked bigint[], p_waiting bigint[]) returns void
+create function sync_priv.forget_held(p_walked bigint[], p_waiting bigint[], p_early bigint[]) returns void
   language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.guard_head() returns trigger
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
@@ -717,11 +721,13 @@ create function sync_priv.has_newest_index(p_collection_id integer) returns bool
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.has_pending(p_shard sync_priv.consumer_shards) returns boolean
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.hasten_held(p_repo_ids bigint[]) returns void
+  language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.held_event(p_held_id bigint) returns SETOF sync_priv.held_events
   language sql stable strict set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.held_lanes(p_source_id integer) returns integer[]
   language sql volatile set search_path=pg_catalog, pg_temp;
-create function sync_priv.held_of(p_repo_ids bigint[]) returns TABLE(repo_id bigint, held_id bigint, kind text, rev text, since text, prev_data bytea, data_cid bytea, is_active boolean, status text, reason text)
+create function sync_priv.held_of(p_repo_ids bigint[]) returns TABLE(repo_id bigint, held_id bigint, kind text, rev text, since text, prev_data bytea, data_cid bytea, is_active boolean, status text, reason text, source_id integer, due_at timestamp with time zone)
   language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.hold_events() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
@@ -777,6 +783,8 @@ create function sync_priv.own_consumer(p_name text) returns sync.consumers
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.partition_size() returns bigint
   language sql immutable;
+create function sync_priv.patience() returns interval
+  language sql immutable;
 create function sync_priv.present_collections(p_repo_ids bigint[]) returns TABLE(repo_id bigint, collection_id integer)
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.purge_chunk() returns boolean
@@ -807,11 +815,11 @@ create function sync_priv.set_lanes(p_source_id integer, p_lanes integer) return
   language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
-create function sync_priv.walk_chain(p_run bigint) returns void
+create function sync_priv.walk_chain(p_run bigint, p_may_wait boolean) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_collections(p_repo_id bigint, p_collection_id integer, p_collections integer[]) returns SETOF integer
   language plpgsql stable set search_path=pg_catalog, pg_temp;
-create function sync_priv.walk_events(p_repo_ids bigint[], p_with_stage boolean) returns TABLE(outcome text, events bigint)
+create function sync_priv.walk_events(p_repo_ids bigint[], p_source_id integer DEFAULT NULL::integer) returns TABLE(outcome text, events bigint)
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_items(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_limit integer, p_repos bigint[]) returns TABLE(repo_id bigint, collection_id integer, after_rkey text, owes_purge boolean, is_frontier boolean)
   language plpgsql stable set search_path=pg_catalog, pg_temp;
