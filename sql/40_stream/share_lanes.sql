@@ -23,7 +23,6 @@ declare
   v_members int;
   v_target  int;
   v_held    int[];
-  v_lane    int;
 begin
   if not exists (select from sync_priv.lane_readers(p_source_id) m
                   where m.pid = pg_backend_pid()) then
