@@ -30,6 +30,8 @@ OPEN_TIMEOUT_S = 15.0
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 20.0
 CLOSE_TIMEOUT_S = 2.0
+# Pings show that somebody is there, not that events still reach him: a proxy answers them, too.
+IDLE_TIMEOUT_S = 600.0
 FIRST_DELAY_S = 0.25
 MAX_DELAY_S = 60.0
 MAX_RETRY_AFTER_S = 600.0
@@ -141,8 +143,7 @@ class FirehoseReader:
                 self._state.connected_at = time.monotonic()
                 self._progress.state, self._progress.last_error = "live", ""
                 _log.info("connected", url=self._url, cursor=cursor)
-                await self._forward(websocket, connection)
-                self._note_end("the server closed the stream")
+                self._note_end(await self._forward(websocket, connection))
         except ConnectionClosed as error:
             sent = error.sent.code if error.sent is not None else None
             if sent in _UNREADABLE and self._state.step_past_unreadable():
@@ -154,13 +155,31 @@ class FirehoseReader:
             self._note_end(f"{type(error).__name__}: {error}")
         return 0.0
 
-    async def _forward(self, websocket: ClientConnection, connection: int) -> None:
-        progress = self._progress
-        async for frame in websocket:
-            progress.frames += 1
-            progress.frame_bytes += len(frame)
-            if not await self._queue.put(frame, connection=connection):
-                return
+    async def _forward(self, websocket: ClientConnection, connection: int) -> str:
+        """Forward frames until the stream ends; returns why."""
+        watching = asyncio.create_task(self._watch(websocket))
+        try:
+            async for frame in websocket:
+                self._progress.frames += 1
+                self._progress.frame_bytes += len(frame)
+                if not await self._queue.put(frame, connection=connection):
+                    return "we gave it up"
+        except ConnectionClosed:
+            if not watching.done():
+                raise
+        finally:
+            watching.cancel()
+        if watching.done() and not watching.cancelled():
+            return f"it was silent for {IDLE_TIMEOUT_S:.0f} s"
+        return "the server closed the stream"
+
+    async def _watch(self, websocket: ClientConnection) -> None:
+        """Cut a connection over which nothing has come for too long; returns when it is cut."""
+        seen = -1
+        while seen != self._progress.frames:
+            seen = self._progress.frames
+            await asyncio.sleep(IDLE_TIMEOUT_S)
+        websocket.transport.abort()
 
     @asynccontextmanager
     async def _connect(self, cursor: int | None) -> AsyncIterator[ClientConnection]:
