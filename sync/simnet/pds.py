@@ -1,5 +1,6 @@
 """The HTTP side of one simulated PDS."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -51,7 +52,9 @@ class Pds:
         """Export a repo; a hold stops here, after the repo was read."""
         did = parameter(request, "did")
         hosted = self._available(did)
-        car = hosted.repo.export(_asked_head(hosted, request.get(FAULT)))
+        head = _asked_head(hosted, request.get(FAULT))
+        # A large one takes seconds, and the whole network lives in this event loop.
+        car = await asyncio.to_thread(hosted.repo.export, head)
         hold = self.faults.take_hold(did)
         if hold is not None:
             await hold.stop_here()

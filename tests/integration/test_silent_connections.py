@@ -7,9 +7,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request
 
 from sync import firehose
+from sync.http import HttpClient
+from sync.progress import SourceProgress
 from sync.simnet import Account, Simnet
+from sync.stream import FrameQueue, StreamState
 from tests.integration.rig import NOTE, Rig, note, rig_on
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.rule("CU-15")]
@@ -105,3 +110,29 @@ async def test_a_connection_that_brings_nothing_is_given_up(
 
             await rig.until(connects_anew)
             await rig.stop()
+
+
+async def test_a_connection_that_is_given_up_while_it_opens_is_not_read():
+    queue = FrameQueue(max_frames=10, max_bytes=1_000)
+
+    def give_up(_socket: ServerConnection, _request: Request) -> None:
+        queue.give_up_connection()  # a lane was added that begins further back
+
+    async def stream(socket: ServerConnection) -> None:
+        await socket.wait_closed()  # and nothing comes that would be refused
+
+    async with (
+        serve(stream, "127.0.0.1", 0, process_request=give_up) as server,
+        HttpClient(user_agent="test", allow_private_hosts=True) as http,
+    ):
+        (listening,) = server.sockets
+        reader = firehose.FirehoseReader(
+            f"ws://127.0.0.1:{listening.getsockname()[1]}",
+            state=StreamState(None),
+            queue=queue,
+            policy=http.policy,
+            user_agent="test",
+            progress=SourceProgress("test", "relay"),
+        )
+        async with asyncio.timeout(20):
+            assert await reader._read_connection(7, queue.connection) == 0
