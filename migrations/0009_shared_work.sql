@@ -22,3 +22,9 @@ alter table sync_stage.walk add column source_id int;
 alter table sync.repos add column budget_at timestamptz;
 comment on column sync.repos.budget_at is
   'Until when the breaks of its chain are paid for: each costs a minute, ten may come at once.';
+
+-- What keeps a source from being read --------------------------------------------------------------
+
+alter table sync.sources add column trouble text;
+comment on column sync.sources.trouble is
+  'Why the service that reads it is not connected right now, in its words.';

@@ -77,8 +77,12 @@ class Lanes:
 
     async def _follow_share(self, group: asyncio.TaskGroup) -> None:
         """Start what becomes ours, stop and hand back what others are to have."""
+        told = ""
         while True:
             share = await self._shares.look()
+            if told != self._source.last_error:
+                told = self._source.last_error
+                await self._shares.note_trouble(told)
             if share.count != self._count:  # no token of before is worth anything now
                 await self._stop(list(self._keepers))
                 self._count = share.count

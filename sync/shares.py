@@ -11,11 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sync.database import IngestConnection
+from sync.problems import storable
 from sync.sessions import LEASE_S, leased_session
 from sync.staging import LaneClaim
 
 _SHARE = "select lanes, lane, is_surplus from sync.share_lanes($1, $2)"
 _CLAIM = "select token, seq from sync.claim_lane($1, $2)"
+_TROUBLE = "select sync.note_trouble($1, $2)"
 _LEAVE = "select sync.leave_lane($1, $2)"
 
 
@@ -59,6 +61,13 @@ class SourceShares:
                 return None
             [row] = await self._conn.fetch(_CLAIM, self._source_id, lane, timeout=LEASE_S)
         return LaneClaim(self._source_id, lane, row["token"]), row["seq"]
+
+    async def note_trouble(self, trouble: str) -> None:
+        """Say why the source cannot be read right now; nothing when it can."""
+        async with self._lock:
+            await self._conn.execute(
+                _TROUBLE, self._source_id, storable(trouble) or None, timeout=LEASE_S
+            )
 
     async def leave(self, lane: int) -> None:
         """Give a lane up that does not run any more."""

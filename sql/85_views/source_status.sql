@@ -10,7 +10,8 @@ select s.source_id,
        extract(epoch from sync_priv.clock() - min(c.updated_at))::float8 as lag_seconds,
        s.gap_since,
        s.error,
-       s.compared_at
+       s.compared_at,
+       s.trouble
   from sync.sources s
   left join sync_priv.lanes c on c.source_id = s.source_id
  group by s.source_id;
@@ -22,3 +23,5 @@ comment on column sync.source_status.gap_since is
   'Events were lost since then; every tracked repo is being compared with its PDS.';
 comment on column sync.source_status.compared_at is
   'When every tracked repo had last been compared with its PDS.';
+comment on column sync.source_status.trouble is
+  'Why the service that reads it is not connected right now; null when all is well.';

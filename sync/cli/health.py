@@ -186,6 +186,13 @@ def check_sources(session: Session) -> Iterator[Finding]:
                 f"The cursor of {row['url']} last moved: {since}.",
                 "See that `standpipe run` is running, and what it logs.",
             )
+        elif row["trouble"]:
+            yield warn(
+                "sources",
+                f"{row['url']} cannot be read: {row['trouble']}"
+                + ("" if row["seq"] is not None else ". Until it is, no repo is fetched."),
+                "The service tries again and again. If it is gone: standpipe source pause URL.",
+            )
         elif row["seq"] is None:
             yield warn(
                 "sources",

@@ -16,7 +16,8 @@ _LIST = """
            case when s.is_enabled and s.seq is null then 'not read yet'
                 when s.is_enabled then 'read'
                 when s.error is not null then 'stopped' else 'paused' end as state,
-           s.seq, s.lag_seconds, s.gap_since, s.compared_at, s.error
+           s.seq, s.lag_seconds, s.gap_since, s.compared_at,
+           coalesce(s.error, s.trouble) as error
       from sync.source_status s
      order by s.source_id
 """
@@ -43,7 +44,7 @@ def source() -> None:
 @json_option
 @database_command
 def list_command(settings: Settings, *, as_json: bool) -> None:
-    """List the sources: where each stands, and what stopped it.
+    """List the sources: where each stands, and what stopped it or keeps it from being read.
 
     Example:
       standpipe source list

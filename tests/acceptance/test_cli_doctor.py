@@ -174,3 +174,16 @@ def test_doctor_looks_at_the_disk_of_an_embedded_database(
     assert check_disk(session(), settings).level == "fail"
     elsewhere = Settings(database_url="postgresql://db.example.com/app")
     assert check_disk(session(), elsewhere).level == "ok"
+
+
+def test_doctor_and_the_list_say_why_a_source_is_not_read(
+    on_clone: Standpipe, session: OpenSession
+) -> None:
+    db = session()
+    db.execute("select sync.add_source('wss://relay.example.com'), sync.claim_lane(1)")
+    db.execute("select sync.note_trouble(1, 'the server answers 403')")
+    [row] = on_clone("source", "list", "--json").json_lines()
+    assert row["error"] == "the server answers 403"
+    findings = {each["check"]: each for each in on_clone("doctor", "--json").json_lines()}
+    assert findings["sources"]["level"] == "warn"
+    assert "answers 403. Until it is, no repo is fetched." in findings["sources"]["finding"]

@@ -202,3 +202,25 @@ async def handle_is(rig: Rig, account, handle: str) -> bool:
     """Tell whether a repo is known by this handle."""
     query = "select handle from sync.repo_status where did = $1"
     return await rig.conn.fetchval(query, account.did) == handle
+
+
+async def test_why_a_source_is_not_read_can_be_seen(clone, tmp_path: Path):
+    async with Simnet(seed=20, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        await net.stop_server("relay")
+        rig.start()
+        await rig.until(lambda: trouble(rig))
+        assert "Refused" in (await trouble(rig) or "")
+        await net.start_server("relay")
+        await rig.track(alice)
+        await rig.level(alice)
+
+        async def is_well() -> bool:
+            return await trouble(rig) is None
+
+        await rig.until(is_well)
+
+
+async def trouble(rig: Rig) -> str | None:
+    """Return what keeps the source from being read."""
+    return await rig.conn.fetchval("select trouble from sync.source_status")

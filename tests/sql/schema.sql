@@ -116,7 +116,8 @@ create table sync.sources (
   gap_since timestamp with time zone,
   error text,
   created_at timestamp with time zone not null,
-  compared_at timestamp with time zone
+  compared_at timestamp with time zone,
+  trouble text
 );
 create table sync.stored_records (
   repo_id bigint not null,
@@ -499,7 +500,8 @@ create view sync.source_status with (security_barrier=true) (
   lag_seconds double precision,
   gap_since timestamp with time zone,
   error text,
-  compared_at timestamp with time zone
+  compared_at timestamp with time zone,
+  trouble text
 );
 create view sync.status with (security_barrier=true) (
   repos bigint,
@@ -598,6 +600,8 @@ create function sync.maintain() returns boolean
 create function sync.note_gap(p_source_id integer) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_problems(p_reasons text[], p_hosts text[], p_dids text[], p_details text[], p_events bigint[], p_samples bytea[]) returns void
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.note_trouble(p_source_id integer, p_trouble text) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.open_gaps() returns TABLE(source_id integer, gap_since timestamp with time zone)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
@@ -860,6 +864,7 @@ grant execute on routine sync.list_records(text,text,integer) to sync_reader;
 grant execute on routine sync.maintain() to sync_ingester;
 grant execute on routine sync.note_gap(integer) to sync_ingester;
 grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[],bytea[]) to sync_ingester;
+grant execute on routine sync.note_trouble(integer,text) to sync_ingester;
 grant execute on routine sync.open_gaps() to sync_ingester;
 grant execute on routine sync.open_stage() to sync_ingester;
 grant execute on routine sync.pause_source(text) to sync_ingester;
