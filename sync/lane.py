@@ -233,11 +233,8 @@ class Lane:
             event = self._triage.give_up(item) if isinstance(item, Waiting) else item
             if event is not None:
                 settled.append(event)
-            if event is None:
-                continue
-            # A relay's word hides at once; the account's own PDS is asked for its (D-11). And
-            # what the database knows of a repo is made to follow what was just found out here.
-            if event.is_active is False or event.did in self._renewed:
+            # What the database knows of a repo is made to follow what was just found out here.
+            if event is not None and event.did in self._renewed:
                 self._renewed.discard(event.did)
                 settled.append(StagedEvent(seq=event.seq, did=event.did, kind="identity"))
         self._renewed.clear()

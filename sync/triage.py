@@ -103,13 +103,13 @@ class Triage:
     def give_up(self, waiting: Waiting) -> StagedEvent | None:
         """Refuse a message that fails with the latest identity there is.
 
-        That a signature failed is remembered with the repo: once its key or PDS changes, it is
-        fetched again (A-21).
+        That a signature failed, or that a stranger wrote, is remembered with the repo: once its
+        key or PDS changes, it is fetched again (A-21).
         """
         message = waiting.message
         self.refuse(waiting.doubt, did=message.did, detail=waiting.detail)
-        if waiting.doubt == "wrong_host":
-            return None
+        if isinstance(message, AccountMessage):
+            return None  # a new host is asked how the account stands, whoever said what before
         return StagedEvent(seq=message.seq, did=message.did, kind="rejected", reason=waiting.doubt)
 
     def refuse(

@@ -136,8 +136,12 @@ def test_on_a_pds_source_only_the_accounts_own_host_is_heard():
     waiting = other.triage.judge(other.commit())
     assert isinstance(waiting, Waiting)
     assert waiting.doubt == "wrong_host"
-    assert other.triage.give_up(waiting) is None
+    refused = other.triage.give_up(waiting)
+    assert refused is not None, "what a new host wrote before we knew of it is made up for"
+    assert (refused.kind, refused.reason) == ("rejected", "wrong_host")
     assert other.reasons() == {"wrong_host"}
+    down = AccountMessage(1, other.account.did, active=False, status="deactivated", time=TIME)
+    assert other.triage.give_up(Waiting(down, "wrong_host")) is None
 
 
 @pytest.mark.rule("AC-11", "MG-03", "D-12")
