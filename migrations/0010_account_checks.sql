@@ -8,6 +8,8 @@ create table sync_priv.account_checks (
   attempts        int not null default 0,
   said_active     boolean,
   said_status     text,
+  said_by         text collate "C",
+  deleted_by      text[] collate "C" not null default '{}',
   changes         int not null default 0,
   changed_at      timestamptz not null default '-infinity',
   hints           int not null default 0,
@@ -25,6 +27,11 @@ comment on column sync_priv.account_checks.claimed_until is
   'Somebody asks right now; one who died is followed by another after this time.';
 comment on column sync_priv.account_checks.said_active is
   'With said_status the word that waits for the answer; null when it was obeyed at once.';
+comment on column sync_priv.account_checks.said_by is
+  'Host and port of the PDS that said it; null: a relay. Only the current PDS''s word counts.';
+comment on column sync_priv.account_checks.deleted_by is
+  'Which PDSes (a relay: '''') lately said that the account is deleted: one that does not know it now
+has deleted it only if it is among them.';
 comment on column sync_priv.account_checks.changes is
   'How often it changed lately: a bucket that leaks one a minute.';
 comment on column sync_priv.account_checks.hints is

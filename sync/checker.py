@@ -69,7 +69,7 @@ class AccountChecker:
         for _ in range(ANSWER_ATTEMPTS):
             (row,) = await self._keeper.fetch(_ANSWER, did, serial, pds_url, answer, status)
             if row["is_taken"] is not None:
-                _log.info("asked how an account stands", did=did, answer=answer, status=status)
+                _log.debug("asked how an account stands", did=did, answer=answer, status=status)
                 return
             await asyncio.sleep(ANSWER_RETRY_S)  # the repo's row is locked: another claim follows
 

@@ -24,12 +24,13 @@ declare
       from sync.sources s where s.is_enabled);
 begin
   with words as (
-    select distinct on (w.repo_id) w.repo_id, w.is_active, w.status
+    select distinct on (w.repo_id) w.repo_id, w.is_active, w.status, w.reason as said_by
       from pg_temp.walk w
      where w.run = p_run and w.kind = 'account'
      order by w.repo_id, w.pos desc
   ), news as materialized (
-    select a.repo_id, a.is_active, a.status, r.is_active as was_active,
+    select a.repo_id, a.is_active, a.status, a.said_by, r.is_active as was_active,
+           coalesce(a.said_by = split_part(r.pds_url, '//', 2), a.said_by is null) as is_home,
            (r.is_active, r.account_status) is distinct from (a.is_active, a.status) as is_news,
            sync_priv.leaked(coalesce(c.changes, 0), coalesce(c.changed_at, '-infinity'),
                             interval '1 minute', v_most) as changes
@@ -42,7 +43,7 @@ begin
     select n.*,
            n.is_news and case
              when n.is_active and n.was_active then true
-             when n.changes >= v_often then not n.is_active
+             when n.changes >= v_often then not n.is_active and n.is_home
              else not v_asks_first
            end as is_obeyed,
            sync_priv.clock() + case when n.changes >= v_often
@@ -51,11 +52,15 @@ begin
       from news n
   ), doubted as (
     insert into sync_priv.account_checks as c
-      (repo_id, serial, ask_at, said_active, said_status, changes, changed_at)
+      (repo_id, serial, ask_at, said_active, said_status, said_by, deleted_by, changes,
+       changed_at)
     select j.repo_id, nextval('sync_priv.tokens'),
            case when not (j.is_obeyed and j.is_active) then j.ask_at end,
            case when j.is_news and not j.is_obeyed then j.is_active end,
            case when j.is_news and not j.is_obeyed then j.status end,
+           case when j.is_news and not j.is_obeyed then j.said_by end,
+           case when not j.is_active and j.status = 'deleted'
+                then array[coalesce(j.said_by, '')] else '{}' end,
            j.changes + 1, sync_priv.clock()
       from judged j
      order by j.repo_id
@@ -65,6 +70,8 @@ begin
            ask_at = case when excluded.ask_at is not null
                          then least(c.ask_at, excluded.ask_at) end,
            said_active = excluded.said_active, said_status = excluded.said_status,
+           said_by = excluded.said_by,
+           deleted_by = (excluded.deleted_by || c.deleted_by)[1:8],
            changes = excluded.changes, changed_at = excluded.changed_at
   )
   update sync.repos r

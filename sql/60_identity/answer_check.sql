@@ -20,13 +20,15 @@ create or replace function sync.answer_check(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_repo      sync.repos%rowtype;
-  v_check     sync_priv.account_checks%rowtype;
-  v_is_host   boolean;
-  v_is_gone   boolean;
-  v_is_open   boolean;
-  v_is_active boolean;
-  v_status    text;
+  v_repo       sync.repos%rowtype;
+  v_check      sync_priv.account_checks%rowtype;
+  v_is_host    boolean;
+  v_is_counted boolean;
+  v_is_gone    boolean;
+  v_is_obeyed  boolean;
+  v_is_open    boolean;
+  v_is_active  boolean;
+  v_status     text;
 begin
   select * into v_repo from sync.repos r where r.did = p_did for no key update skip locked;
   if not found then
@@ -39,32 +41,40 @@ begin
     return false;
   end if;
   v_is_host := p_pds_url is not distinct from v_repo.pds_url;
+  -- Of the words that wait a relay's counts, and the PDS's own; another host's never.
+  v_is_counted := v_check.said_active is not null and coalesce(
+    v_check.said_by = split_part(v_repo.pds_url, '//', 2), v_check.said_by is null);
   v_is_gone := p_answer = 'tombstoned' or v_is_host and (
     p_answer = 'inactive' and p_status is not distinct from 'deleted'
-    or p_answer = 'unknown' and 'deleted' is not distinct from
-         case when not v_check.said_active then v_check.said_status
-              when not v_repo.is_active then v_repo.account_status end);
+    or p_answer = 'unknown' and not (v_is_counted and v_check.said_active)
+       and (not v_repo.is_active and v_repo.account_status is not distinct from 'deleted'
+            or v_check.deleted_by && array['', split_part(p_pds_url, '//', 2)]));
   v_is_open := not v_is_gone and (
     p_answer = 'none' or not v_is_host
-    or p_answer = 'unknown' and coalesce(v_check.said_active, false));
+    or p_answer = 'unknown' and v_is_counted and v_check.said_active);
+  v_is_obeyed := v_is_counted and not v_check.said_active and not v_is_gone
+    and (p_answer = 'none' or p_answer = 'unknown' and v_is_host);
   v_is_active := v_repo.is_active;
   v_status := v_repo.account_status;
   if v_is_gone then
     v_is_active := false;
     v_status := 'deleted';
+  elsif v_is_obeyed then
+    v_is_active := false;
+    v_status := v_check.said_status;
   elsif p_answer in ('active', 'inactive') and v_is_host then
     v_is_active := p_answer = 'active';
     v_status := case when not v_is_active then p_status end;
-  elsif not v_check.said_active then
-    v_is_active := false;
-    v_status := v_check.said_status;
   end if;
   update sync_priv.account_checks c
      set ask_at = case when v_is_open
                        then sync_priv.clock() + sync_priv.backoff(c.attempts + 1) end,
          attempts = case when v_is_open then c.attempts + 1 else 0 end,
-         said_active = case when v_is_open then nullif(c.said_active, false) end,
-         said_status = case when v_is_open and c.said_active then c.said_status end
+         said_active = case when v_is_open and not v_is_obeyed then c.said_active end,
+         said_status = case when v_is_open and not v_is_obeyed then c.said_status end,
+         said_by = case when v_is_open and not v_is_obeyed then c.said_by end,
+         deleted_by = case when v_is_open or p_answer = 'unknown' and not v_is_gone
+                           then c.deleted_by else '{}' end
    where c.repo_id = v_repo.repo_id;
   update sync.repos r
      set is_active = v_is_active, account_status = v_status,
