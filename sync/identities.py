@@ -16,6 +16,8 @@ from sync.resolver import Resolver
 CLAIMED_AT_ONCE = 32
 # A repo that was never resolved is being fetched at the same time: one lookup serves both.
 NEW_MAX_AGE_S = 30.0
+# Of a handle that an event or a new document is about: it may be right only now.
+HANDLE_MAX_AGE_S = 5.0
 STATUS_TIMEOUT_S = 10.0
 MAX_STATUS_BYTES = 16_384
 STORE_ATTEMPTS = 5
@@ -95,7 +97,7 @@ class IdentityKeeper:
         max_age_s = NEW_MAX_AGE_S if is_new else 0.0
         try:
             document = await self._resolver.document(did, max_age_s=max_age_s)
-            await self.store(document, max_age_s=NEW_MAX_AGE_S)
+            await self.store(document, max_age_s=NEW_MAX_AGE_S if is_new else HANDLE_MAX_AGE_S)
         except IdentityError as error:
             async with self._lock:
                 await self._conn.execute(_FAIL, did, error.reason)

@@ -17,6 +17,7 @@ from sync.simnet import Account
 from tests.integration.rig import NOTE, Rig, note
 
 Row = asyncpg.Record
+Standing = tuple[bool, str | None]
 HIDDEN = {"t": "takendown", "d": "deactivated"}
 KEPT = ("nothing", "contents", "all")
 
@@ -33,6 +34,11 @@ def orders(steps: str, before: str = "") -> Iterator[str]:
 def all_orders() -> list[str]:
     """Return the orders after which an account lives on, and those that end with its deletion."""
     return [*orders("MRtTdDXA"), *orders("MRtTdDX")]
+
+
+def block_orders() -> list[str]:
+    """Return those in which nothing comes between hiding and showing."""
+    return [order for order in all_orders() if "tT" in order and "dD" in order]
 
 
 def _is_possible(step: str, before: str) -> bool:
@@ -56,6 +62,7 @@ class Life:
         self._played = 0
         self._writes = 0
         self.is_deleted = False
+        self.stood: list[Standing] = [(True, None)]
 
     def __repr__(self) -> str:
         return f"<{self.order[: self._played]}|{self.order[self._played :]} {self.account.did}>"
@@ -90,6 +97,9 @@ class Life:
         self.write()
         self._take(self.step)
         self._played += 1
+        standing = (self.status is None, self.status)
+        if standing != self.stood[-1]:
+            self.stood.append(standing)
         self.write()
 
     def _take(self, step: str) -> None:
@@ -146,7 +156,7 @@ class Life:
         return _standing(repo) == (True, None) and is_level
 
 
-def _standing(repo: Row) -> tuple[bool, str | None]:
+def _standing(repo: Row) -> Standing:
     return repo["is_active"], repo["account_status"]
 
 
@@ -200,7 +210,7 @@ class Fold:
 
     def __init__(self) -> None:
         self.records: dict[str, dict[str, str]] = {}
-        self.standing: dict[str, tuple[bool, str | None]] = {}
+        self.told: dict[str, list[Standing]] = {}
         self._gone: set[tuple[str, str, str]] = set()
 
     async def read(self, rig: Rig, name: str) -> None:
@@ -228,9 +238,10 @@ class Fold:
             case "purge":
                 copy.clear()
             case "account":
-                self.standing[row["did"]] = _told(row["value"])
+                told = self.told.setdefault(row["did"], [(True, None)])
+                told.append(_told(row["value"]))
 
 
-def _told(value: str) -> tuple[bool, str | None]:
+def _told(value: str) -> Standing:
     said = json.loads(value)
     return said["active"], said["status"]
