@@ -24,12 +24,14 @@ declare
       from sync.sources s where s.is_enabled);
 begin
   with words as (
-    select distinct on (w.repo_id) w.repo_id, w.is_active, w.status, w.reason as said_by
+    select distinct on (w.repo_id) w.repo_id, w.is_active, w.status, w.reason as said_by,
+           array_agg(coalesce(w.reason, '')) filter (where not w.is_active and w.status = 'deleted')
+             over (partition by w.repo_id) as deleted_by
       from pg_temp.walk w
      where w.run = p_run and w.kind = 'account'
      order by w.repo_id, w.pos desc
   ), news as materialized (
-    select a.repo_id, a.is_active, a.status, a.said_by, r.is_active as was_active,
+    select a.*, r.is_active as was_active,
            coalesce(a.said_by = split_part(r.pds_url, '//', 2), a.said_by is null) as is_home,
            (r.is_active, r.account_status) is distinct from (a.is_active, a.status) as is_news,
            sync_priv.leaked(coalesce(c.changes, 0), coalesce(c.changed_at, '-infinity'),
@@ -37,8 +39,10 @@ begin
       from words a
       join sync.repos r using (repo_id)
       left join sync_priv.account_checks c using (repo_id)
-     where (r.is_active, r.account_status) is distinct from (a.is_active, a.status)
-        or c.said_active is not null
+     where case when c.said_active is null
+             then (a.is_active, a.status) is distinct from (r.is_active, r.account_status)
+             else (a.is_active, a.status, a.said_by)
+                  is distinct from (c.said_active, c.said_status, c.said_by) end
   ), judged as materialized (
     select n.*,
            n.is_news and case
@@ -56,12 +60,10 @@ begin
        changed_at)
     select j.repo_id, nextval('sync_priv.tokens'),
            case when not (j.is_obeyed and j.is_active) then j.ask_at end,
-           case when j.is_news and not j.is_obeyed then j.is_active end,
-           case when j.is_news and not j.is_obeyed then j.status end,
-           case when j.is_news and not j.is_obeyed then j.said_by end,
-           case when not j.is_active and j.status = 'deleted'
-                then array[coalesce(j.said_by, '')] else '{}' end,
-           j.changes + 1, sync_priv.clock()
+           case when not j.is_obeyed then j.is_active end,
+           case when not j.is_obeyed then j.status end,
+           case when not j.is_obeyed then j.said_by end,
+           coalesce(j.deleted_by[1:8], '{}'), j.changes + 1, sync_priv.clock()
       from judged j
      order by j.repo_id
         on conflict (repo_id) do update

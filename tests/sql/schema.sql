@@ -134,6 +134,8 @@ create table sync_priv.account_checks (
   attempts integer not null default 0,
   said_active boolean,
   said_status text,
+  said_by text collate "C",
+  deleted_by text[] collate "C" not null default '{}'::text[],
   changes integer not null default 0,
   changed_at timestamp with time zone not null default '-infinity'::timestamp with time zone,
   hints integer not null default 0,
