@@ -3,8 +3,8 @@
 -- A message that failed with the old key is made up for: when the key or the PDS is new, the
 -- repo is fetched once (A-21, D-03). A new PDS is asked how the account stands, for the old one's
 -- word may be what we know. After an #identity event an unchanged document may come from a
--- mirror that lags, and a handle may point here only in a moment: the repo is left stale, to be
--- looked up once more (IN-17). So is a busy one.
+-- mirror that lags, and a handle that fails may point here in a moment: the repo is left stale, to
+-- be looked up once more (IN-17). So is a busy one.
 --
 -- Called by: the service, after resolving.
 -- Locks: the repo's row, skip locked.
@@ -36,7 +36,9 @@ begin
   end if;
   update sync_priv.account_checks c set has_second_look = false
    where c.repo_id = v_repo.repo_id and c.has_second_look;
-  v_is_again := found and (v_is_same or p_handle = 'handle.invalid');
+  v_is_again := case when coalesce(p_handle, 'handle.invalid') = 'handle.invalid'
+                     then found or v_repo.pds_url is null
+                     else found and v_is_same end;
   update sync.repos r
      set handle = p_handle, pds_url = p_pds_url, signing_key = p_signing_key,
          host_id = v_host_id, is_identity_stale = v_is_again,

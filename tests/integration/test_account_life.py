@@ -53,6 +53,7 @@ async def test_every_order_ends_as_the_honest_world(
     clone: str, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sync.resolver.LOOKUPS_PER_S", 10_000.0)
+    monkeypatch.setattr("sync.handles.LOOKUPS_PER_S", 10_000.0)
     chosen = all_orders()
     print(f"{len(chosen)} orders")
     assert len(chosen) == 509
@@ -78,6 +79,7 @@ async def test_every_order_of_a_did_web_is_right_after_each_step(
     clone: str, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sync.resolver.LOOKUPS_PER_S", 10_000.0)
+    monkeypatch.setattr("sync.handles.LOOKUPS_PER_S", 10_000.0)
     monkeypatch.setattr("sync.identities.HANDLE_MAX_AGE_S", 0.0)
     chosen = block_orders()
     print(f"{len(chosen)} orders")
