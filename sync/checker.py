@@ -19,6 +19,8 @@ from sync.wakes import wait_for
 
 CLAIMED_AT_ONCE = 64
 QUESTIONS_PER_HOST = 4
+# A host that answers has time for all who wait within this; of another the rest comes later.
+HOST_WAIT_S = 2.0
 REMEMBERED_HOSTS = 10_000
 IDLE_S = 0.5
 ANSWER_ATTEMPTS = 20
@@ -65,7 +67,10 @@ class AccountChecker:
 
     async def check(self, did: str, serial: int) -> None:
         """Ask about one account and store the answer."""
-        pds_url, answer, status = await self._ask(did)
+        found = await self._ask(did)
+        if found is None:
+            return
+        pds_url, answer, status = found
         for _ in range(ANSWER_ATTEMPTS):
             (row,) = await self._keeper.fetch(_ANSWER, did, serial, pds_url, answer, status)
             if row["is_taken"] is not None:
@@ -73,14 +78,15 @@ class AccountChecker:
                 return
             await asyncio.sleep(ANSWER_RETRY_S)  # the repo's row is locked: another claim follows
 
-    async def _ask(self, did: str) -> Answer:
+    async def _ask(self, did: str) -> Answer | None:
+        """Find out; None when its host is too busy with other questions of ours."""
         try:
             document = await self._resolver.document(did, max_age_s=0)
             await self._keeper.store_if_moved(document)
             if document.pds_url is None:
                 return None, "none", None
             answer = await self._ask_host(document.pds_url, did)
-            if answer[1] == "unknown" or answer[2] == "deleted":
+            if answer is not None and (answer[1] == "unknown" or answer[2] == "deleted"):
                 document = await self._resolver.document(did, max_age_s=0)
                 if document.pds_url != answer[0]:
                     return document.pds_url, "none", None
@@ -88,15 +94,21 @@ class AccountChecker:
             return None, "tombstoned" if error.reason == "tombstoned" else "none", None
         return answer
 
-    async def _ask_host(self, pds_url: str, did: str) -> Answer:
+    async def _ask_host(self, pds_url: str, did: str) -> Answer | None:
         slots = self._hosts.get(pds_url)
         if slots is None:
             slots = self._hosts[pds_url] = asyncio.Semaphore(QUESTIONS_PER_HOST)
         try:
-            async with slots:
-                reply = await ask_for_status(self._http, pds_url, did)
+            async with asyncio.timeout(HOST_WAIT_S):
+                await slots.acquire()
+        except TimeoutError:
+            return None
+        try:
+            reply = await ask_for_status(self._http, pds_url, did)
         except HttpFailure:
             return pds_url, "none", None  # a PDS that is away changes nothing (AC-10)
+        finally:
+            slots.release()
         if reply.error_name() == "RepoNotFound":
             return pds_url, "unknown", None
         status = read_status(reply.json(), did) if reply.status == httpx.codes.OK else None

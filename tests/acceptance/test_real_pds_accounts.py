@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.real_service import Service
 from tests.network.content import NOTE, note
-from tests.network.harness import Account, Network
+from tests.network.harness import Account, Network, XrpcError
 
 # The first test may have to install the network's packages.
 pytestmark = [pytest.mark.real_pds, pytest.mark.timeout(1200)]
@@ -61,6 +61,8 @@ def test_accounts_of_a_real_pds_go_and_come_back(
         network.xrpc(0, "com.atproto.server.deactivateAccount", {}, token=owner.access_token)
         administer(network, taken, takedown={"applied": True, "ref": "case 1"})
         delete(network, gone)
+        with pytest.raises(XrpcError, match="RepoNotFound"):
+            network.query(0, "com.atproto.sync.getRepoStatus", did=gone.did)
         expected = {
             owner.did: (False, "deactivated", before[owner.did][2]),
             taken.did: (False, "takendown", before[taken.did][2]),

@@ -58,7 +58,7 @@ class Bench:
         return {key.reason for key in self.problems._entries}
 
 
-@pytest.mark.rule("SG-02")
+@pytest.mark.rule("SG-02", "HO-03")
 def test_a_signed_commit_is_staged_with_its_records():
     bench = Bench()
     message = bench.commit()
