@@ -6,6 +6,7 @@
 -- one of them may repeat what is long over: such a word waits until the PDS was asked (AC-12).
 -- An account that changes all the time is hidden at once, but shown only after its PDS was
 -- asked, later each time (AC-16).
+-- The reason of an account event names the PDS that said it; a relay gives none.
 -- While an account is not active a fetch that runs is worth nothing (its generation is over), and
 -- when it is active again the chain is presumed broken (AC-07).
 --
