@@ -1,8 +1,13 @@
-"""Ask who a handle belongs to, over DNS and over HTTPS (IN-07..10)."""
+"""Ask who a handle belongs to, over DNS and over HTTPS (IN-07..10).
+
+Anybody can claim any name, so a name is asked for once at a time, names that say nothing are left
+alone for a while, and there is a rate for all of them (IN-12). Answers are cached by the resolver.
+"""
 
 import asyncio
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
 import dns.asyncresolver
 import dns.exception
@@ -11,11 +16,15 @@ import httpx
 
 from sync.atproto.syntax import is_did, is_resolvable_handle
 from sync.http import HttpClient, HttpFailure
+from sync.limits import BoundedMap, TokenBucket
 
 DNS_TIMEOUT_S = 4.0
 HTTP_TIMEOUT_S = 6.0
 MAX_BODY_BYTES = 4096
 MAX_CONCURRENT_LOOKUPS = 24
+LOOKUPS_PER_S = 50.0
+SILENCE_S = 30.0  # a name that nobody answered for is left alone
+REMEMBERED_NAMES = 10_000
 _WELL_KNOWN = "/.well-known/atproto-did"
 _TXT_VALUE = re.compile(rb"did=(did:[\x21-\x7e]+)")
 
@@ -24,12 +33,28 @@ class LookupUnavailable(Exception):
     """Nobody answered: this says nothing about the handle."""
 
 
+# Return the TXT values of a name; none when it has none; raises `LookupUnavailable`.
+TxtLookup = Callable[[str], Awaitable[Sequence[bytes]]]
+
+
 class AmbiguousHandle(Exception):
     """DNS names several accounts for one handle (IN-08)."""
 
 
+async def ask_dns(name: str) -> Sequence[bytes]:
+    """Ask the machine's name servers for TXT values."""
+    try:
+        resolver = dns.asyncresolver.Resolver()
+        answer = await resolver.resolve(name, "TXT", lifetime=DNS_TIMEOUT_S, search=False)
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+        return []
+    except (dns.exception.DNSException, OSError) as error:
+        raise LookupUnavailable(str(error)) from error
+    return [b"".join(record.strings) for record in answer]
+
+
 class HandleLookup:
-    """Find the DID a handle points at; nothing is cached here."""
+    """Find the DID a handle points at."""
 
     def __init__(
         self,
@@ -37,8 +62,15 @@ class HandleLookup:
         *,
         base_urls: Sequence[str] = (),
         allow_local: bool = False,
+        ask_txt: TxtLookup = ask_dns,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = http
+        self._ask_txt = ask_txt
+        self._clock = clock
+        self._silent_until: BoundedMap[str, float] = BoundedMap(REMEMBERED_NAMES)
+        self._running: dict[str, asyncio.Task[str | None]] = {}
+        self._rate = TokenBucket(rate_per_s=LOOKUPS_PER_S, burst=4 * LOOKUPS_PER_S, clock=clock)
         self._base_urls = tuple(base_urls)
         self._allow_local = allow_local
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS)
@@ -51,29 +83,55 @@ class HandleLookup:
         name = handle.lower()
         if not is_resolvable_handle(name, allow_local=self._allow_local):
             return None
+        if self._clock() < self._silent_until.get(name, 0.0):
+            raise LookupUnavailable("nobody answered a moment ago")
+        task = self._running.get(name)
+        if task is None:
+            task = self._running[name] = asyncio.create_task(self._find(name))
+            task.add_done_callback(lambda done: self._finish(name, done))
+        # Shielded: one caller that gives up must not take the answer from the others.
+        return await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """End the lookups that nobody waits for any more."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _find(self, name: str) -> str | None:
+        delay_s = self._rate.take()
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
         async with self._slots:
             if self._base_urls:
                 return await self._ask_bases(name)
             return await self._ask_network(name)
 
+    def _finish(self, name: str, task: asyncio.Task[str | None]) -> None:
+        """Remember who said nothing."""
+        self._running.pop(name, None)
+        if not task.cancelled() and isinstance(task.exception(), LookupUnavailable):
+            self._silent_until[name] = self._clock() + SILENCE_S
+
     async def _ask_network(self, name: str) -> str | None:
         """Ask DNS first, for it wins over the web server (IN-10)."""
-        is_dns_silent = False
+        silent: LookupUnavailable | None = None
         try:
-            did = await self._ask_dns(name)
+            did = read_txt(await self._ask_txt(f"_atproto.{name}."))
         except AmbiguousHandle:
             return None
-        except LookupUnavailable:
-            is_dns_silent, did = True, None
+        except LookupUnavailable as error:
+            silent, did = error, None
         if did is not None:
             return did
         try:
             did = await self._ask_http(f"https://{name}{_WELL_KNOWN}", None)
         except LookupUnavailable:
-            did = None
-            # Many handles live in DNS alone and serve nothing: only both silent is no answer.
-            if is_dns_silent:
-                raise
+            did = None  # many handles live in DNS alone, and nothing serves them
+        # Without DNS a web server can only confirm: that it knows nothing says nothing.
+        if did is None and silent is not None:
+            raise silent
         return did
 
     async def _ask_bases(self, name: str) -> str | None:
@@ -90,18 +148,6 @@ class HandleLookup:
         if silent is not None:
             raise silent
         return None
-
-    async def _ask_dns(self, name: str) -> str | None:
-        try:
-            resolver = dns.asyncresolver.Resolver()
-            answer = await resolver.resolve(
-                f"_atproto.{name}.", "TXT", lifetime=DNS_TIMEOUT_S, search=False
-            )
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            return None
-        except (dns.exception.DNSException, OSError) as error:
-            raise LookupUnavailable(str(error)) from error
-        return read_txt([b"".join(record.strings) for record in answer])
 
     async def _ask_http(self, url: str, host: str | None) -> str | None:
         headers = None if host is None else {"host": host}

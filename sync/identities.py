@@ -3,18 +3,21 @@
 import asyncio
 from dataclasses import dataclass
 
+import asyncpg
 import httpx
 
 from sync.atproto.identity import DidDocument
 from sync.atproto.syntax import INVALID_HANDLE, is_tid
 from sync.database import IngestConnection
 from sync.errors import IdentityError
-from sync.http import HttpClient, HttpFailure
+from sync.http import HttpClient, HttpFailure, Reply
 from sync.resolver import Resolver
 
 CLAIMED_AT_ONCE = 32
 # A repo that was never resolved is being fetched at the same time: one lookup serves both.
 NEW_MAX_AGE_S = 30.0
+# Of a handle that an event or a new document is about: it may be right only now.
+HANDLE_MAX_AGE_S = 5.0
 STATUS_TIMEOUT_S = 10.0
 MAX_STATUS_BYTES = 16_384
 STORE_ATTEMPTS = 5
@@ -24,7 +27,6 @@ _CLAIM = "select did, handle, pds_url, signing_key from sync.claim_identities($1
 _KNOWN = "select handle, pds_url, signing_key from sync.repo_identity(array[$1::text])"
 _SET = "select sync.set_identity($1, $2, $3, $4)"
 _FAIL = "select sync.fail_identity($1, $2)"
-_REPORT = "select sync.report_revs($1, $2, $3, $4)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,10 @@ class RepoStatus:
 class IdentityKeeper:
     """Resolve and store identities; safe to use from several tasks."""
 
-    def __init__(self, conn: IngestConnection, *, http: HttpClient, resolver: Resolver) -> None:
+    def __init__(self, conn: IngestConnection, *, resolver: Resolver) -> None:
         self._conn = conn
-        self._http = http
         self._resolver = resolver
-        self._lock = asyncio.Lock()  # of the connection, which does one thing at a time
+        self._lock = asyncio.Lock()
 
     async def refresh_some(self) -> int:
         """Look up the repos whose identity is stale; returns how many there were."""
@@ -63,6 +64,18 @@ class IdentityKeeper:
         claim = document.handle_claim or INVALID_HANDLE
         if tuple(known) != (claim, document.pds_url, document.signing_key):
             await self.store(document, max_age_s=NEW_MAX_AGE_S)
+
+    async def store_if_moved(self, document: DidDocument) -> None:
+        """Store a fresh document if it names another PDS or key; the handle may wait."""
+        known = await self.fetch(_KNOWN, document.did)
+        now = (document.pds_url, document.signing_key)
+        if any((row["pds_url"], row["signing_key"]) != now for row in known):
+            await self.store(document, max_age_s=NEW_MAX_AGE_S)
+
+    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+        """Run a query on the keeper's connection, which does one thing at a time."""
+        async with self._lock:
+            return list(await self._conn.fetch(query, *args))
 
     async def store(self, document: DidDocument, *, max_age_s: float) -> None:
         """Store a document together with the handle it claims, checked both ways."""
@@ -84,30 +97,10 @@ class IdentityKeeper:
         max_age_s = NEW_MAX_AGE_S if is_new else 0.0
         try:
             document = await self._resolver.document(did, max_age_s=max_age_s)
-            await self.store(document, max_age_s=NEW_MAX_AGE_S)
+            await self.store(document, max_age_s=NEW_MAX_AGE_S if is_new else HANDLE_MAX_AGE_S)
         except IdentityError as error:
-            await self._note_failure(did, error)
-            return
-        if not is_new and document.pds_url is not None:
-            await self._confirm_status(did, document.pds_url)
-
-    async def _note_failure(self, did: str, error: IdentityError) -> None:
-        async with self._lock:
-            await self._conn.execute(_FAIL, did, error.reason)
-            if error.reason == "tombstoned":  # counts as deleted (AC-14)
-                await self._conn.execute(_REPORT, [did], [None], [False], ["deleted"])
-
-    async def _confirm_status(self, did: str, pds_url: str) -> None:
-        """Take the current PDS's word on the account over that of whoever told us (D-11)."""
-        try:
-            status = await ask_status(self._http, pds_url, did)
-        except HttpFailure:
-            return  # a PDS that is away changes nothing (AC-10)
-        if status is None:
-            return
-        async with self._lock:
-            # Without the rev: that the stream is a little behind is no reason to fetch.
-            await self._conn.execute(_REPORT, [did], [None], [status.is_active], [status.status])
+            async with self._lock:
+                await self._conn.execute(_FAIL, did, error.reason)
 
 
 async def ask_status(http: HttpClient, pds_url: str, did: str) -> RepoStatus | None:
@@ -115,13 +108,19 @@ async def ask_status(http: HttpClient, pds_url: str, did: str) -> RepoStatus | N
 
     Raises `HttpFailure` when the PDS is away or will not be asked now.
     """
+    reply = await ask_for_status(http, pds_url, did)
+    return read_status(reply.json(), did) if reply.status == httpx.codes.OK else None
+
+
+async def ask_for_status(http: HttpClient, pds_url: str, did: str) -> Reply:
+    """Return what a PDS answers when it is asked about an account, also in refusing."""
     url = f"{pds_url}/xrpc/com.atproto.sync.getRepoStatus"
     reply = await http.get(
         url, params={"did": did}, max_bytes=MAX_STATUS_BYTES, timeout_s=STATUS_TIMEOUT_S
     )
     if reply.status >= 500 or reply.status == httpx.codes.TOO_MANY_REQUESTS:
         raise HttpFailure("unreachable", f"{url} answers {reply.status}")
-    return read_status(reply.json(), did) if reply.status == httpx.codes.OK else None
+    return reply
 
 
 def read_status(body: object, did: str) -> RepoStatus | None:

@@ -225,32 +225,24 @@ class Lane:
         waiting = {item.message.did for item in judged if isinstance(item, Waiting)}
         if waiting:
             await self._repos.look_up(self._parts.control, sorted(waiting))
-            judged = self._again(judged, is_fresh=False)
+            judged = self._again(judged)
             await self._refresh({item.message.did for item in judged if isinstance(item, Waiting)})
-            judged = self._again(judged, is_fresh=True)
+            judged = self._again(judged)
         settled: list[StagedEvent] = []
         for item in judged:
             event = self._triage.give_up(item) if isinstance(item, Waiting) else item
-            if event is not None:
-                settled.append(event)
-            if event is None:
-                continue
-            # A relay's word hides at once; the account's own PDS is asked for its (D-11). And
-            # what the database knows of a repo is made to follow what was just found out here.
-            if event.is_active is False or event.did in self._renewed:
+            settled.append(event)
+            # What the database knows of a repo is made to follow what was just found out here.
+            if event.did in self._renewed:
                 self._renewed.discard(event.did)
                 settled.append(StagedEvent(seq=event.seq, did=event.did, kind="identity"))
         self._renewed.clear()
         return settled
 
-    def _again(
-        self, judged: list[StagedEvent | Waiting], *, is_fresh: bool
-    ) -> list[StagedEvent | Waiting]:
+    def _again(self, judged: list[StagedEvent | Waiting]) -> list[StagedEvent | Waiting]:
         """Judge what waits once more, each in its place in the order."""
         results = (
-            self._triage.judge(item.message, is_fresh=is_fresh)
-            if isinstance(item, Waiting)
-            else item
+            self._triage.judge(item.message) if isinstance(item, Waiting) else item
             for item in judged
         )
         return [result for result in results if result is not None]

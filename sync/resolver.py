@@ -91,12 +91,13 @@ class Resolver:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await self._handles.aclose()
 
     async def document(self, did: str, *, max_age_s: float = DOCUMENT_TTL_S) -> DidDocument:
         """Return the DID document, no older than `max_age_s`; raises `IdentityError`."""
         now = self._clock()
         known = self._documents.get(did)
-        if known is not None and now - known[0] <= max_age_s:
+        if known is not None and now - known[0] < max_age_s:
             return known[1]
         failed = self._errors.get(did)
         if failed is not None and now < failed[0] and max_age_s > 0:
@@ -143,7 +144,7 @@ class Resolver:
         known = self._owners.get(claim)
         if known is not None:
             ttl_s = HANDLE_TTL_S if known[1] == document.did else INVALID_HANDLE_TTL_S
-            if now - known[0] <= min(ttl_s, max_age_s):
+            if now - known[0] < min(ttl_s, max_age_s):
                 return claim if known[1] == document.did else INVALID_HANDLE
         try:
             owner = await self._handles.find_did(claim)

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from sync.checker import AccountChecker
 from sync.config import Settings
 from sync.database import IngestConnection
 from sync.errors import ConfigurationError, StandpipeError
@@ -135,6 +136,7 @@ class _Service:
             "sources": self._run_sources,
             "fetches": self._run_fetches,
             "identities": self._run_identities,
+            "accounts": self._run_checks,
             "gaps": self._run_gaps,
             "upkeep": maintain_forever,
             "log lock": self._end_idle_holders,
@@ -159,7 +161,7 @@ class _Service:
             ingest_session(self._url, name="reconcile") as reconciling,
             ingest_session(self._url, name="fetched identities") as identities,
         ):
-            keeper = IdentityKeeper(identities, http=self._http, resolver=self._resolver)
+            keeper = IdentityKeeper(identities, resolver=self._resolver)
             fetcher = Fetcher(
                 FetcherParts(
                     settings=self._settings,
@@ -175,10 +177,15 @@ class _Service:
             await fetcher.run()
 
     async def _run_identities(self, conn: IngestConnection) -> None:
-        keeper = IdentityKeeper(conn, http=self._http, resolver=self._resolver)
+        keeper = IdentityKeeper(conn, resolver=self._resolver)
         await refresh_identities_forever(
             keeper, progress=self._progress, wake=self._wakes.identities
         )
+
+    async def _run_checks(self, conn: IngestConnection) -> None:
+        keeper = IdentityKeeper(conn, resolver=self._resolver)
+        checker = AccountChecker(keeper, http=self._http, resolver=self._resolver)
+        await checker.run(self._wakes.accounts)
 
     async def _run_gaps(self, conn: IngestConnection) -> None:
         """Compare repos, once nobody else does."""

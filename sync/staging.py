@@ -117,11 +117,19 @@ def stage_sync(sync: VerifiedSync) -> StagedEvent:
     )
 
 
-def stage_account(message: AccountMessage) -> StagedEvent:
-    """Turn an #account event into its row: `active` governs, `status` explains (MT-09)."""
+def stage_account(message: AccountMessage, *, host: str | None = None) -> StagedEvent:
+    """Turn an #account event into its row: `active` governs, `status` explains (MT-09).
+
+    `host` is the PDS that says so; None for a relay, which speaks for every account's own.
+    """
     status = None if message.active or message.status is None else storable(message.status)
     return StagedEvent(
-        seq=message.seq, did=message.did, kind="account", is_active=message.active, status=status
+        seq=message.seq,
+        did=message.did,
+        kind="account",
+        is_active=message.active,
+        status=status,
+        reason=host,
     )
 
 

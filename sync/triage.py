@@ -44,7 +44,7 @@ _log = log.get("triage")
 class Waiting:
     """A message that cannot be judged with what is known about its repo's identity."""
 
-    message: Signed | AccountMessage
+    message: Signed
     doubt: Doubt
     detail: str = ""
 
@@ -72,13 +72,8 @@ class Triage:
         self._problems = problems
         self._clock_us = clock_us
 
-    def judge(
-        self, message: Judged | UnknownMessage, *, is_fresh: bool = False
-    ) -> StagedEvent | Waiting | None:
-        """Return the event to stage, or what has to be found out first, or nothing to do.
-
-        `is_fresh`: identities were looked up for this message, there is no newer answer.
-        """
+    def judge(self, message: Judged | UnknownMessage) -> StagedEvent | Waiting | None:
+        """Return the event to stage, or what has to be found out first, or nothing to do."""
         if isinstance(message, UnknownMessage):
             self.refuse("unknown_message", detail=message.kind)
             return None
@@ -86,30 +81,26 @@ class Triage:
             # The key may be another one now: ask again before the next commit.
             self._repos.forget_signer(message.did)
             return stage_identity(message)
+        if isinstance(message, AccountMessage):
+            # Whether its word counts is decided where the account's present host is known.
+            return stage_account(message, host=self._host if self._is_pds else None)
         signer = self._repos.signer(message.did)
         # Only the account's own PDS speaks for it; a relay forwards for everybody (D-12).
         if self._is_pds and host_of(signer.pds_url or "") != self._host:
             return Waiting(message, "wrong_host", signer.pds_url or "no PDS known")
-        if isinstance(message, AccountMessage):
-            if self._is_pds and not message.active and not is_fresh:
-                # After a migration the old host says so, while we still think it is the host.
-                return Waiting(message, "wrong_host", "not confirmed")
-            return stage_account(message)
         key = signer.key()
         if key is None:
             return Waiting(message, "no_key")
         return self._verify(message, key)
 
-    def give_up(self, waiting: Waiting) -> StagedEvent | None:
+    def give_up(self, waiting: Waiting) -> StagedEvent:
         """Refuse a message that fails with the latest identity there is.
 
-        That a signature failed is remembered with the repo: once its key or PDS changes, it is
-        fetched again (A-21).
+        That a signature failed, or that a stranger wrote, is remembered with the repo: once its
+        key or PDS changes, it is fetched again (A-21).
         """
         message = waiting.message
         self.refuse(waiting.doubt, did=message.did, detail=waiting.detail)
-        if waiting.doubt == "wrong_host":
-            return None
         return StagedEvent(seq=message.seq, did=message.did, kind="rejected", reason=waiting.doubt)
 
     def refuse(

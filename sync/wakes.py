@@ -10,13 +10,15 @@ class Wakes:
         self.sources = asyncio.Event()
         self.fetches = asyncio.Event()
         self.identities = asyncio.Event()
+        self.accounts = asyncio.Event()
         self.gaps = asyncio.Event()
         self.serial = 0  # for the lanes, which look instead of waiting
 
     def set_all(self, *_: object) -> None:
         """Wake everybody; fit to be a listener of notifications."""
         self.serial += 1
-        for event in (self.sources, self.fetches, self.identities, self.gaps):
+        waits = (self.sources, self.fetches, self.identities, self.accounts, self.gaps)
+        for event in waits:
             event.set()
 
 

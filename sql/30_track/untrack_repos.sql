@@ -24,14 +24,7 @@ begin
      set tracked_by = null, sync_state = 'pending', filter_generation = v_generation,
          error = null, attempts = 0
    where r.repo_id = any (v_ids);
-  -- Only now: a repo that is on its way out already has had its `purge` in the log.
-  insert into sync_priv.purges (repo_id, started_at)
-  select i, sync_priv.clock() from unnest(v_ids) as u (i) on conflict do nothing;
-  update sync.heads h
-     set rev = null, data_cid = null, commit_block = null, seen_rev = null, trust = 'verified'
-   where h.repo_id = any (v_ids);
-  delete from sync.fetch_queue q where q.repo_id = any (v_ids);
-  delete from sync_priv.held_events e where e.repo_id = any (v_ids);
+  perform sync_priv.empty_repos(v_ids);
   return coalesce(cardinality(v_ids), 0);
 end
 $$;

@@ -1,46 +1,59 @@
 -- Apply one run of account and identity events; they do not wait for a fetch.
 --
--- The last word on an account counts; only a change is one (AC-18). While it is not active a
--- fetch that runs is worth nothing (its generation is over), and when it is active again the
--- chain is presumed broken (AC-07). An identity event is a hint to look again (MT-07). A
--- rejected message is remembered until the identity changes (D-03, A-21).
+-- An identity event is a hint to look again (MT-07), at once unless hints come all the time, and
+-- then within a minute (MT-08). A rejected message is remembered until the identity changes
+-- (D-03, A-21); right after such a change it is made up for at once, since the lane may have
+-- judged it by the old identity.
 --
 -- Called by: sync_priv.walk_events().
+-- Locks: the caller holds the repos' rows; rows of sync_priv.account_checks.
 create or replace function sync_priv.walk_statuses(p_run bigint)
   returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_most constant int := 20;
+  v_late bigint[];
 begin
   if not exists (select from pg_temp.walk w
                   where w.run = p_run and w.kind in ('account', 'identity', 'rejected')) then
     return;
   end if;
+  perform sync_priv.walk_accounts(p_run);
+  with hinted as (
+    insert into sync_priv.account_checks as c (repo_id, hints, hinted_at, has_second_look)
+    select distinct w.repo_id, 1, sync_priv.clock(), true
+      from pg_temp.walk w where w.run = p_run and w.kind = 'identity'
+     order by w.repo_id
+        on conflict (repo_id) do update
+       set hints = sync_priv.leaked(c.hints, c.hinted_at, interval '6 seconds', v_most) + 1,
+           hinted_at = excluded.hinted_at, has_second_look = true
+    returning c.repo_id, c.hints
+  )
   update sync.repos r
-     set is_active = a.is_active,
-         account_status = a.status,
-         sync_state = case
-           when r.sync_state = 'fetching' and not a.is_active then 'desynchronized'
-           when r.sync_state = 'synchronized' and a.is_active and not r.is_active
-             then 'desynchronized'
-           else r.sync_state
-         end,
-         next_fetch_at = case when a.is_active and not r.is_active then sync_priv.clock()
-                              else r.next_fetch_at end
-    from (select distinct on (w.repo_id) w.repo_id, w.is_active, w.status
-            from pg_temp.walk w
-           where w.run = p_run and w.kind = 'account'
-           order by w.repo_id, w.pos desc) a
-   where r.repo_id = a.repo_id
-     and (r.is_active, r.account_status) is distinct from (a.is_active, a.status);
-  update sync.repos r
-     set is_identity_stale = true, identity_checked_at = null
-   where r.repo_id in (select w.repo_id from pg_temp.walk w
-                        where w.run = p_run and w.kind = 'identity');
+     set is_identity_stale = true,
+         identity_checked_at = case when h.hints <= v_most then null
+                                    else r.identity_checked_at end
+    from hinted h
+   where r.repo_id = h.repo_id;
   update sync.repos r
      set rejected_at = sync_priv.clock()
    where r.repo_id in (select w.repo_id from pg_temp.walk w
                         where w.run = p_run and w.kind = 'rejected');
+  if found then
+    with late as (
+      update sync_priv.account_checks c set moved_at = null
+       where c.moved_at > sync_priv.clock() - interval '2 minutes'
+         and c.repo_id in (select w.repo_id from pg_temp.walk w
+                            where w.run = p_run and w.kind = 'rejected')
+      returning c.repo_id
+    )
+    select array_agg(l.repo_id) into v_late from late l;
+    update sync.repos r
+       set sync_state = 'desynchronized', rejected_at = null, next_fetch_at = sync_priv.clock()
+     where r.repo_id = any (v_late) and r.sync_state in ('synchronized', 'fetching');
+  end if;
   update pg_temp.walk w set outcome = 'status'
    where w.run = p_run and w.kind in ('account', 'identity', 'rejected');
   perform pg_notify('sync_work', '');

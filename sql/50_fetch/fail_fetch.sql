@@ -1,8 +1,10 @@
 -- A fetch ended without an export: remember why and when to try again.
 --
 -- The PDS may have said that the account is not active (AC-13), or when it wants to be asked
--- again, which parks the whole host. What was held is walked in the new state: commits are
--- dropped, account and identity events count. A claim that is over changes nothing.
+-- again, which parks the whole host. How the account stands is asked once more, for the answer may
+-- be older than the last event; that a PDS does not have the repo says nothing alone. What was held
+-- is walked in the new state: commits are dropped, account and identity events count. A claim that
+-- is over changes nothing.
 --
 -- Called by: fetchers.
 -- Locks: the repo's row, skip locked (null: try again); the host's, skip locked: who holds it
@@ -42,6 +44,9 @@ begin
            updated_at = sync_priv.clock()
      where h.host_id in (select l.host_id from sync.hosts l where l.host_id = v_host_id
                            for no key update skip locked);
+  end if;
+  if p_account_status is not null or p_error like 'repo_not_found%' then
+    perform sync_priv.open_checks(array[p_repo_id]);
   end if;
   perform sync_priv.walk_events(array[p_repo_id]);
   return true;

@@ -1,14 +1,23 @@
--- A lookup failed: keep the old document (IN-16), count it, try again later.
+-- A lookup failed: keep the old document (IN-16), count it, try again later. A tombstone has the
+-- account's standing asked, which looks the DID up once more before anything goes (IN-14).
 --
 -- Called by: the service, after resolving.
+-- Locks: the repo's row, skip locked (a locked one is looked up again).
 create or replace function sync.fail_identity(p_did text, p_reason text)
   returns void
-  language sql
+  language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+begin
   insert into sync_priv.problem_deltas (reason, host, did, events, noted_at)
-  values ('identity_' || p_reason, '', p_did, 1, sync_priv.clock())
+  values ('identity_' || p_reason, '', p_did, 1, sync_priv.clock());
+  if p_reason = 'tombstoned' then
+    perform sync_priv.open_checks(array(
+      select r.repo_id from sync.repos r
+       where r.did = p_did and r.tracked_by = 'did' for no key update skip locked));
+  end if;
+end
 $$;
 comment on function sync.fail_identity(text, text) is
   'Count a failed lookup of p_did: not_found, tombstoned, transient or malformed.';

@@ -1,7 +1,10 @@
 -- Store what a DID resolved to.
 --
 -- A message that failed with the old key is made up for: when the key or the PDS is new, the
--- repo is fetched once (A-21, D-03). A busy repo is left stale, to be looked up again.
+-- repo is fetched once (A-21, D-03). A new PDS is asked how the account stands, for the old one's
+-- word may be what we know. After an #identity event an unchanged document may come from a
+-- mirror that lags, and a handle that fails may point here in a moment: the repo is left stale, to
+-- be looked up once more (IN-17). So is a busy one.
 --
 -- Called by: the service, after resolving.
 -- Locks: the repo's row, skip locked.
@@ -13,41 +16,52 @@ create or replace function sync.set_identity(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_repo_id bigint;
-  v_host_id int := 0;
+  v_repo     sync.repos%rowtype;
+  v_host_id  int := 0;
+  v_is_moved boolean;
+  v_is_same  boolean;
+  v_is_again boolean;
 begin
-  select r.repo_id into v_repo_id
+  select * into v_repo
     from sync.repos r where r.did = p_did for no key update skip locked;
   if not found then
     return false;
   end if;
+  v_is_moved := (v_repo.signing_key, v_repo.pds_url) is distinct from (p_signing_key, p_pds_url);
+  v_is_same := not v_is_moved and v_repo.handle is not distinct from p_handle;
   if p_pds_url is not null then
     insert into sync.hosts (url, updated_at) values (p_pds_url, sync_priv.clock())
         on conflict (url) do nothing;
     select h.host_id into v_host_id from sync.hosts h where h.url = p_pds_url;
   end if;
+  update sync_priv.account_checks c set has_second_look = false
+   where c.repo_id = v_repo.repo_id and c.has_second_look;
+  v_is_again := case when coalesce(p_handle, 'handle.invalid') = 'handle.invalid'
+                     then found or v_repo.pds_url is null
+                     else found and v_is_same end;
   update sync.repos r
      set handle = p_handle, pds_url = p_pds_url, signing_key = p_signing_key,
-         host_id = v_host_id, is_identity_stale = false,
+         host_id = v_host_id, is_identity_stale = v_is_again,
          identity_checked_at = sync_priv.clock(),
          sync_state = case
-           when r.rejected_at is not null and r.sync_state = 'synchronized'
-                and (r.signing_key, r.pds_url) is distinct from (p_signing_key, p_pds_url)
+           when r.rejected_at is not null and r.sync_state = 'synchronized' and v_is_moved
              then 'desynchronized'
            else r.sync_state
          end,
-         rejected_at = case
-           when (r.signing_key, r.pds_url) is distinct from (p_signing_key, p_pds_url) then null
-           else r.rejected_at
-         end,
-         next_fetch_at = case
-           when (r.signing_key, r.pds_url) is distinct from (p_signing_key, p_pds_url)
-             then least(r.next_fetch_at, sync_priv.clock())
-           else r.next_fetch_at
-         end
-   where r.repo_id = v_repo_id;
+         rejected_at = case when v_is_moved then null else r.rejected_at end,
+         next_fetch_at = case when v_is_moved then least(r.next_fetch_at, sync_priv.clock())
+                              else r.next_fetch_at end
+   where r.repo_id = v_repo.repo_id;
   update sync.fetch_queue q set host_id = v_host_id
-   where q.repo_id = v_repo_id and q.host_id <> v_host_id;
+   where q.repo_id = v_repo.repo_id and q.host_id <> v_host_id;
+  if v_is_moved and (v_repo.signing_key, v_repo.pds_url) is distinct from (null, null) then
+    insert into sync_priv.account_checks as c (repo_id, moved_at)
+    values (v_repo.repo_id, sync_priv.clock())
+        on conflict (repo_id) do update set moved_at = excluded.moved_at;
+  end if;
+  if v_repo.tracked_by = 'did' and (v_repo.pds_url <> p_pds_url or not v_repo.is_active) then
+    perform sync_priv.open_checks(array[v_repo.repo_id]);
+  end if;
   perform pg_notify('sync_work', '');
   return true;
 end

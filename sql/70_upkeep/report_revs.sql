@@ -13,6 +13,7 @@ create or replace function sync.report_revs(
 as $$
 declare
   v_locked bigint[];
+  v_hidden bigint[];
   v_behind bigint;
   v_count  bigint;
 begin
@@ -24,15 +25,23 @@ begin
     join unnest(p_dids, p_are_active) as u (did, is_active) using (did)
    where r.repo_id = any (v_locked) and r.sync_state = 'synchronized'
      and u.is_active and not r.is_active;
-  update sync.repos r
-     set is_active = u.is_active,
-         account_status = case when u.is_active then null else u.status end,
-         sync_state = case when u.is_active and r.sync_state = 'synchronized'
-                           then 'desynchronized' else r.sync_state end,
-         next_fetch_at = sync_priv.clock()
-    from unnest(p_dids, p_are_active, p_statuses) as u (did, is_active, status)
-   where r.repo_id = any (v_locked) and r.did = u.did and u.is_active is not null
-     and r.is_active <> u.is_active and r.sync_state <> 'fetching';
+  with changed as (
+    update sync.repos r
+       set is_active = u.is_active,
+           account_status = case when u.is_active then null else u.status end,
+           sync_state = case when u.is_active and r.sync_state = 'synchronized'
+                             then 'desynchronized' else r.sync_state end,
+           next_fetch_at = sync_priv.clock()
+      from unnest(p_dids, p_are_active, p_statuses) as u (did, is_active, status)
+     where r.repo_id = any (v_locked) and r.did = u.did and u.is_active is not null
+       and (r.is_active <> u.is_active
+            or not u.is_active and r.account_status is distinct from u.status)
+       and r.sync_state <> 'fetching'
+    returning r.repo_id, r.is_active
+  )
+  select array_agg(c.repo_id) into v_hidden from changed c where not c.is_active;
+  -- The answer may be older than the last event: the next one is not.
+  perform sync_priv.open_checks(coalesce(v_hidden, '{}'));
   update sync.repos r
      set sync_state = 'desynchronized', error = 'gap', next_fetch_at = sync_priv.clock()
     from unnest(p_dids, p_revs) as u (did, rev), sync.heads h

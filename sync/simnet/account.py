@@ -1,7 +1,7 @@
 """One account, and everything that can happen to it."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sync.errors import UsageError
 from sync.simnet.host import Host, Hosted
@@ -17,6 +17,7 @@ class Account:
     def __init__(self, world: "World", did: str) -> None:
         self.world = world
         self.did = did
+        self._deleted: Hosted | None = None  # what its owner has a copy of
 
     def __repr__(self) -> str:
         return f"<Account {self.handle} {self.did}>"
@@ -142,11 +143,38 @@ class Account:
     def delete_account(self, *, tombstone: bool = False) -> None:
         """Delete the account at its host, and on request tombstone its DID as well."""
         host = self.host
-        del host.accounts[self.did]
+        self._deleted = host.accounts.pop(self.did)
         for stream in (host.stream, self.world.relay):
             stream.forget_did(self.did)
         _emit_status(self.world, host, self.did, "deleted")
         self.world.directory.identities[self.did].is_tombstoned = tombstone
+
+    def come_back(
+        self, to_pds: int, *, kept: Literal["nothing", "contents", "all"] = "contents"
+    ) -> None:
+        """Open the deleted account again, at any host; it is told as an activation.
+
+        Its repo is new and empty, or has the old contents, signed with a new key; or all is kept,
+        down to the key and the rev, as when a host undoes the deletion.
+        """
+        world, old, host = self.world, self._deleted, self.world.hosts[to_pds]
+        if old is None:
+            raise UsageError(f"{self.did} was not deleted")
+        repo, key = old.repo, world.new_key(old.repo.key.curve)
+        if kept == "nothing":
+            repo = Repo(self.did, key)
+            repo.start(world.clock.tid())
+        elif kept == "contents":
+            repo = repo.copy(key)
+            repo.resign(world.clock.tid(), key)
+        back = host.accounts[self.did] = Hosted(repo, old.handle)
+        back.list_head()
+        identity, self._deleted = world.directory.identities[self.did], None
+        identity.key, identity.pds_url = repo.key.public, host.url
+        identity.is_tombstoned = False
+        self.emit_account()
+        self.emit_identity()
+        self.emit_sync()
 
     def move_account(self, to_pds: int, *, resign: bool = False) -> None:
         """Migrate to another host, with a new key.

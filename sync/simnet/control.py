@@ -30,6 +30,7 @@ _ON_ACCOUNT = (
     "restore",
     "set_status",
     "delete_account",
+    "come_back",
     "move_account",
     "leave_host",
 )

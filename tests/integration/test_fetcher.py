@@ -141,7 +141,7 @@ async def test_a_repo_over_the_size_limit_fails_without_being_read(clone, tmp_pa
         assert await rig.stored(alice) == {}
 
 
-@pytest.mark.rule("SG-08", "MG-02", "HO-06")
+@pytest.mark.rule("SG-08", "MG-02", "HO-06", "D-18")
 async def test_a_migrated_account_is_fetched_from_its_new_host(clone, tmp_path: Path):
     async with (
         Simnet(seed=55, start_us=None, pds_count=2) as net,

@@ -130,6 +130,23 @@ create table sync.stored_records (
   reason text,
   indexed_at timestamp with time zone not null default now()
 );
+create table sync_priv.account_checks (
+  repo_id bigint not null,
+  serial bigint not null default 0,
+  ask_at timestamp with time zone,
+  claimed_until timestamp with time zone not null default '-infinity'::timestamp with time zone,
+  attempts integer not null default 0,
+  said_active boolean,
+  said_status text,
+  said_by text collate "C",
+  deleted_by text[] collate "C" not null default '{}'::text[],
+  changes integer not null default 0,
+  changed_at timestamp with time zone not null default '-infinity'::timestamp with time zone,
+  hints integer not null default 0,
+  hinted_at timestamp with time zone not null default '-infinity'::timestamp with time zone,
+  has_second_look boolean not null default false,
+  moved_at timestamp with time zone
+);
 create table sync_priv.consumer_pending (
   consumer_id bigint not null,
   shard integer not null,
@@ -336,6 +353,8 @@ alter table sync.sources add constraint sources_pkey PRIMARY KEY (source_id);
 alter table sync.sources add constraint sources_url_key UNIQUE (url);
 alter table sync.stored_records add constraint stored_records_cid_check CHECK ((length(cid) = 36));
 alter table sync.stored_records add constraint stored_records_pkey PRIMARY KEY (repo_id, collection_id, rkey);
+alter table sync_priv.account_checks add constraint account_checks_pkey PRIMARY KEY (repo_id);
+alter table sync_priv.account_checks add constraint account_checks_repo_id_fkey FOREIGN KEY (repo_id) REFERENCES sync.repos(repo_id);
 alter table sync_priv.consumer_pending add constraint consumer_pending_pkey PRIMARY KEY (consumer_id, shard, repo_id, collection_id);
 alter table sync_priv.consumer_shards add constraint consumer_shards_consumer_id_fkey FOREIGN KEY (consumer_id) REFERENCES sync.consumers(consumer_id) ON DELETE CASCADE;
 alter table sync_priv.consumer_shards add constraint consumer_shards_pkey PRIMARY KEY (consumer_id, shard, version);
@@ -368,6 +387,7 @@ CREATE INDEX repos_fetching ON sync.repos USING btree (host_id) WHERE (sync_stat
 CREATE INDEX repos_filter_generation ON sync.repos USING btree (filter_generation);
 CREATE INDEX repos_handle ON sync.repos USING btree (handle) WHERE (handle <> 'handle.invalid'::text);
 CREATE INDEX repos_identity ON sync.repos USING btree (identity_checked_at NULLS FIRST, repo_id) WHERE ((tracked_by = 'did'::text) AND is_identity_stale);
+CREATE INDEX account_checks_due ON sync_priv.account_checks USING btree (ask_at) WHERE (ask_at IS NOT NULL);
 CREATE UNIQUE INDEX consumer_pending_queue ON sync_priv.consumer_pending USING btree (consumer_id, shard, pending_id);
 CREATE INDEX held_events_due ON sync_priv.held_events USING btree (repo_id) WHERE is_due;
 CREATE INDEX held_events_early ON sync_priv.held_events USING btree (due_at) WHERE (due_at IS NOT NULL);
@@ -555,8 +575,12 @@ create view sync_priv.visible_repos (
 
 create function sync.add_source(p_url text, p_kind text DEFAULT 'relay'::text) returns integer
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.answer_check(p_did text, p_serial bigint, p_pds_url text, p_answer text, p_status text DEFAULT NULL::text) returns boolean
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.apply_events(p_source_id integer, p_lane integer, p_token bigint, p_cursor bigint, p_filter_generation bigint) returns TABLE(outcome text, events bigint)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.claim_checks(p_limit integer) returns TABLE(did text, serial bigint)
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_fetches(p_limit integer, p_per_host integer) returns TABLE(repo_id bigint, did text, pds_url text, signing_key text, generation bigint, fetch_token bigint, head_rev text, has_records boolean)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_identities(p_limit integer) returns TABLE(did text, handle text, pds_url text, signing_key text)
@@ -582,7 +606,7 @@ create function sync.end_idle_holder(p_idle interval) returns TABLE(pid integer,
 create function sync.fail_fetch(p_repo_id bigint, p_generation bigint, p_fetch_token bigint, p_error text, p_account_status text DEFAULT NULL::text, p_host_ready_at timestamp with time zone DEFAULT NULL::timestamp with time zone) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.fail_identity(p_did text, p_reason text) returns void
-  language sql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.filter_generation() returns bigint
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.get_record(p_uri text) returns SETOF sync.records
@@ -701,6 +725,8 @@ create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns bo
   language sql immutable;
 create function sync_priv.due_repos(p_limit integer) returns SETOF bigint
   language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set plan_cache_mode=force_custom_plan set jit=off;
+create function sync_priv.empty_repos(p_repo_ids bigint[]) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.fair_lanes(p_source_id integer, p_lanes integer) returns integer
   language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.feed_fetches(p_per_host integer) returns void
@@ -747,6 +773,8 @@ create function sync_priv.judge_stage(p_repo_ids bigint[], p_record_counts bigin
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.lane_readers(p_source_id integer) returns TABLE(pid integer)
   language sql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.leaked(p_filled integer, p_at timestamp with time zone, p_every interval, p_most integer) returns integer
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.leave_partition() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.load_first() returns void
@@ -777,6 +805,8 @@ create function sync_priv.notice_restore(p_is_copy boolean) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.number_changes() returns trigger
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
+create function sync_priv.open_checks(p_repo_ids bigint[]) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.open_epoch() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.owe_everybody(p_consumer sync.consumers, p_before sync_priv.consumer_shards, p_shard sync_priv.consumer_shards) returns void
@@ -819,6 +849,8 @@ create function sync_priv.set_lanes(p_source_id integer, p_lanes integer) return
   language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.walk_accounts(p_run bigint) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_chain(p_run bigint, p_may_wait boolean) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_collections(p_repo_id bigint, p_collection_id integer, p_collections integer[]) returns SETOF integer
@@ -842,7 +874,9 @@ create publication sync_records for table sync.collections, sync.repos, sync.sto
 -- Grants
 
 grant execute on routine sync.add_source(text,text) to sync_ingester;
+grant execute on routine sync.answer_check(text,bigint,text,text,text) to sync_ingester;
 grant execute on routine sync.apply_events(integer,integer,bigint,bigint,bigint) to sync_ingester;
+grant execute on routine sync.claim_checks(integer) to sync_ingester;
 grant execute on routine sync.claim_fetches(integer,integer) to sync_ingester;
 grant execute on routine sync.claim_identities(integer) to sync_ingester;
 grant execute on routine sync.claim_import(text) to sync_ingester;

@@ -67,6 +67,18 @@ def test_a_chain_in_one_batch_is_applied_whole_and_every_op_is_logged(lane):
     ]
 
 
+@pytest.mark.rule("MG-08")
+def test_a_deleted_record_is_as_one_that_never_was(lane):
+    loaded(lane)
+    records = "select s.*, r.did from sync.stored_records s join sync.repos r using (repo_id)"
+    before = lane.rows(records + " order by s.repo_id, s.rkey")
+    lane.apply(commit(A, 11, 10, Op("create", "c", "one")))
+    lane.apply(commit(A, 12, 11, Op("delete", "c")))
+    assert lane.rows(records + " order by s.repo_id, s.rkey") == before
+    lane.apply(commit(A, 13, 12, Op("create", "c", "one")))
+    assert lane.texts(1)["c"] == "one"
+
+
 @pytest.mark.rule("CM-15", "FA-04")
 def test_after_a_change_by_hand_an_op_is_told_as_what_it_does_here(lane):
     loaded(lane)

@@ -58,7 +58,7 @@ class Bench:
         return {key.reason for key in self.problems._entries}
 
 
-@pytest.mark.rule("SG-02")
+@pytest.mark.rule("SG-02", "HO-03")
 def test_a_signed_commit_is_staged_with_its_records():
     bench = Bench()
     message = bench.commit()
@@ -136,19 +136,27 @@ def test_on_a_pds_source_only_the_accounts_own_host_is_heard():
     waiting = other.triage.judge(other.commit())
     assert isinstance(waiting, Waiting)
     assert waiting.doubt == "wrong_host"
-    assert other.triage.give_up(waiting) is None
+    refused = other.triage.give_up(waiting)
+    assert refused is not None, "what a new host wrote before we knew of it is made up for"
+    assert (refused.kind, refused.reason) == ("rejected", "wrong_host")
     assert other.reasons() == {"wrong_host"}
 
 
-@pytest.mark.rule("AC-11", "MG-03", "D-12")
-def test_bad_news_from_a_pds_waits_for_a_fresh_identity():
-    bench = Bench(url="wss://pds.example.com", is_pds=True)
+@pytest.mark.rule("AC-09", "AC-11", "MG-03", "D-12")
+@pytest.mark.parametrize(
+    ("url", "is_pds", "host"),
+    [
+        ("wss://pds.example.com", True, "pds.example.com"),
+        ("wss://other.example.com", True, "other.example.com"),
+        ("wss://relay.example.com", False, None),
+    ],
+)
+def test_what_a_pds_says_of_an_account_names_the_pds(url, is_pds, host):
+    bench = Bench(url=url, is_pds=is_pds)
     down = AccountMessage(1, bench.account.did, active=False, status="deactivated", time=TIME)
-    assert isinstance(bench.triage.judge(down), Waiting)
-    staged = bench.triage.judge(down, is_fresh=True)
+    staged = bench.triage.judge(down)
     assert isinstance(staged, StagedEvent)
-    bench.repos.learn(bench.account.did, Signer(None, "https://new.example.com"))
-    assert isinstance(bench.triage.judge(down, is_fresh=True), Waiting)
+    assert (staged.kind, staged.is_active, staged.reason) == ("account", False, host)
 
 
 @pytest.mark.rule("MT-09", "MT-10", "AC-08")

@@ -265,6 +265,27 @@ def test_a_deleted_account_leaves_only_its_deletion_in_the_window():
     assert other.leaves() == {}
 
 
+@pytest.mark.rule("AC-06", "Z-15")
+@pytest.mark.parametrize(
+    ("kept", "records", "is_same"),
+    [("nothing", 0, False), ("contents", 1, False), ("all", 1, True)],
+)
+def test_a_deleted_account_comes_back_at_another_host(kept, records, is_same):
+    world = World(pds_count=2)
+    account = world.create_account()
+    before = account.create(NOTE, note("at home")).head
+    with pytest.raises(UsageError, match="not deleted"):
+        account.come_back(1)
+    account.delete_account(tombstone=True)
+    seq = world.relay.last_seq
+    account.come_back(1, kept=kept)
+    assert account.host is world.hosts[1]
+    assert brief(world.relay, seq) == ["#account", "#identity", "#sync"]
+    assert verify(account, messages(world.relay)[-1]).data == account.repo.head.tree.cid
+    assert len(exported(account)) == records
+    assert (account.repo.head == before) is is_same
+
+
 @pytest.mark.rule("MG-01", "MG-02", "MG-03")
 def test_a_migration_is_told_with_the_real_servers_quirks():
     world = World(pds_count=2)
