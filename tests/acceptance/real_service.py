@@ -27,10 +27,23 @@ LOG_TAIL_BYTES = 6000
 
 
 class Service:
-    """`standpipe run` on every PDS of a network: a context manager; the database outlives it."""
+    """`standpipe run` on every PDS of a network: a context manager; the database outlives it.
 
-    def __init__(self, network: Network, database_url: str, *, folder: Path) -> None:
+    `sources` are other URLs to read, of the kind `kind`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        database_url: str,
+        *,
+        folder: Path,
+        sources: Sequence[str] = (),
+        kind: str = "pds",
+    ) -> None:
         self._network = network
+        self.kind = kind
+        self.sources = tuple(sources) or tuple(host.url for host in network.pds)
         self._folder = folder
         self._log = folder / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,9 +80,10 @@ class Service:
         return done.stdout
 
     def start(self) -> None:
-        """Start `standpipe run` with each PDS as a source."""
+        """Start `standpipe run` with its sources."""
         assert self._process is None
-        sources = [part for host in self._network.pds for part in ("--source", host.url)]
+        sources = [part for url in self.sources for part in ("--source", url)]
+        sources += ["--source-kind", self.kind]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [COMMAND, "run", *sources],
@@ -118,6 +132,17 @@ class Service:
             return wanted, heads(), self.rows(query)
 
         self.wait_until(is_level, states)
+
+    def wait_until_fetched(self, dids: Sequence[str]) -> None:
+        """Wait until every repo was loaded, whatever has happened since."""
+        query = (
+            "select count(*) from sync.repo_status"
+            " where did = any (%s) and synchronized_at is not null"
+        )
+        self.wait_until(
+            lambda: self.rows(query, list(dids)) == [(len(dids),)],
+            lambda: self.rows(query, list(dids)),
+        )
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query of a test."""
@@ -168,7 +193,7 @@ def service_environment(network: Network, database_url: str, *, folder: Path) ->
         "STANDPIPE_RELAY_KIND": "pds",
         "STANDPIPE_PLC_URL": network.plc_url,
         "STANDPIPE_ALLOW_PRIVATE_HOSTS": "true",
-        "STANDPIPE_HANDLE_BASE_URLS": ",".join(host.url for host in network.pds),
+        "STANDPIPE_HANDLE_BASE_URLS": ",".join(host.inner_url for host in network.pds),
     }
 
 

@@ -20,7 +20,7 @@ from tests.network.relay import MAX_FRAME_BYTES, SUBSCRIBE_PATH, Relay, read_fra
 RECEIVE_BUFFER_BYTES = 65_536
 ABNORMAL = 1006
 # Headers that belong to one connection, not to what is passed on.
-_HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "content-encoding"}
+_HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
 class Door:
@@ -29,6 +29,7 @@ class Door:
     def __init__(self, number: int, url: str, inner_url: str, relay: Relay) -> None:
         self.sent = 0  # the newest seq a subscriber was given, or came with
         self.passed = 0  # the newest that was passed on or struck out
+        self.subscribers = 0
         self._number = number
         self._inner_url = inner_url
         self._relay = relay
@@ -104,11 +105,15 @@ class Door:
         subscriber = web.WebSocketResponse(compress=False, max_msg_size=65_536)
         await subscriber.prepare(request)
         self.sent = self.passed = int(request.query.get("cursor", "0"))
-        async with asyncio.TaskGroup() as tasks:
-            pump = tasks.create_task(self._pump(request, host, subscriber))
-            async for _ in subscriber:
-                pass  # a subscriber has nothing to say; reading tells when it leaves
-            pump.cancel()
+        self.subscribers += 1
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                pump = tasks.create_task(self._pump(request, host, subscriber))
+                async for _ in subscriber:
+                    pass  # a subscriber has nothing to say; reading tells when it leaves
+                pump.cancel()
+        finally:
+            self.subscribers -= 1
         return subscriber
 
     async def _pump(

@@ -25,9 +25,12 @@ class Relay:
 
     def __init__(self, hosts: list[str], script: Script) -> None:
         self.stream = Stream()
+        self.subscribers = 0
         self._hosts = hosts
         self._script = script
         self._news = asyncio.Event()
+        self._is_open = asyncio.Event()
+        self._is_open.set()
         self._listener = Listener(self._build)
 
     @property
@@ -50,6 +53,14 @@ class Relay:
         old, self.stream = self.stream, Stream()
         old.kick()
 
+    def hold(self) -> None:
+        """Pass nothing on for a while; the doors wait for us."""
+        self._is_open.clear()
+
+    def go_on(self) -> None:
+        """Pass everything on again."""
+        self._is_open.set()
+
     async def copies(self, host: int, seq: int) -> int:
         """Say how often an event is passed on, waiting until it was told to us as well."""
         while (copies := self._script.copies(host, seq)) is None:
@@ -59,8 +70,15 @@ class Relay:
 
     def _build(self) -> web.Application:
         app = web.Application()
-        app.router.add_get(SUBSCRIBE_PATH, lambda request: subscribe(request, self.stream))
+        app.router.add_get(SUBSCRIBE_PATH, self._subscribe)
         return app
+
+    async def _subscribe(self, request: web.Request) -> web.StreamResponse:
+        self.subscribers += 1
+        try:
+            return await subscribe(request, self.stream)
+        finally:
+            self.subscribers -= 1
 
     async def _follow(self, number: int, url: str) -> None:
         while True:
@@ -80,6 +98,7 @@ class Relay:
         ) as socket:
             async for frame in socket:
                 assert isinstance(frame, bytes)
+                await self._is_open.wait()
                 self._take(number, frame)
 
     def _take(self, number: int, frame: bytes) -> None:
