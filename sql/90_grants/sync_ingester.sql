@@ -23,7 +23,7 @@ begin
          'claim_fetches', 'claim_import', 'intern_collections', 'diff_repos', 'reconcile_repos',
          'fail_fetch', 'release_fetch', 'recover_fetches',
          -- identities
-         'claim_identities', 'set_identity', 'fail_identity',
+         'claim_identities', 'set_identity', 'fail_identity', 'doubt_identities',
          -- gaps
          'note_gap', 'open_gaps', 'close_gap', 'list_heads', 'report_revs', 'compare_repos',
          -- verify

@@ -227,6 +227,20 @@ def test_an_identity_event_only_asks_for_a_new_look(lane):
     assert lane.value("select handle from sync.repos where did = %s", A) == "a.test"
 
 
+@pytest.mark.rule("A-21", "SG-09")
+def test_a_rejected_message_has_the_identity_looked_up_within_a_minute(lane):
+    loaded(lane)
+    for did in (A, B):
+        lane.conn.execute(
+            "select sync.set_identity(%s, 'a.test', 'https://pds.test', 'did:key:z1')", [did]
+        )
+    lane.apply(Event(A, kind="rejected"))
+    claimed = "select did from sync.claim_identities(10)"
+    assert lane.rows(claimed) == [], "it was looked up a moment ago"
+    lane.conn.execute("select set_config('sync.now', (now() + '2 minutes')::text, false)")
+    assert [row["did"] for row in lane.rows(claimed)] == [A]
+
+
 @pytest.mark.rule("A-21")
 def test_a_rejected_message_leads_to_one_fetch_when_the_key_turns_out_new(lane):
     loaded(lane)
