@@ -3,8 +3,9 @@
 -- The last word on an account counts; only a change is one (AC-18). While it is not active a
 -- fetch that runs is worth nothing (its generation is over), and when it is active again the
 -- chain is presumed broken (AC-07). An identity event is a hint to look again (MT-07). A
--- rejected message is remembered until the identity changes (D-03, A-21), and has it looked up within
--- a minute: the lane may not have been allowed to ask (SG-09).
+-- rejected message is remembered until the identity changes (D-03, A-21), and has it looked up soon,
+-- for the lane may not have been allowed to ask (SG-09): at once, unless that was done a moment ago,
+-- and then within a minute.
 --
 -- Called by: sync_priv.walk_events().
 create or replace function sync_priv.walk_statuses(p_run bigint)
@@ -39,7 +40,11 @@ begin
    where r.repo_id in (select w.repo_id from pg_temp.walk w
                         where w.run = p_run and w.kind = 'identity');
   update sync.repos r
-     set rejected_at = sync_priv.clock(), is_identity_stale = true
+     set rejected_at = sync_priv.clock(), is_identity_stale = true,
+         identity_checked_at = case
+           when r.identity_checked_at > sync_priv.clock() - interval '6 seconds'
+             then r.identity_checked_at
+         end
    where r.repo_id in (select w.repo_id from pg_temp.walk w
                         where w.run = p_run and w.kind = 'rejected');
   update pg_temp.walk w set outcome = 'status'

@@ -8,14 +8,15 @@ from tests.acceptance.real_service import Service, canonical, keys_and_cids
 from tests.network.harness import Account, Network
 from tests.network.oracles import Oracle
 
+PATTERNS = ("com.example.*", "app.bsky.feed.*")
 TIMEOUT_S = 90.0
 POLL_S = 0.1
 # Nobody works on a repo in this many looks, one after the other.
-QUIET_LOOKS = 3
+QUIET_LOOKS = 5
 
 _STATE = """
     select s.sync_state, s.is_active, s.account_status, s.is_visible, s.handle, s.pds_url, s.rev,
-           s.held_events, r.is_identity_stale, s.error
+           s.held_events, r.is_identity_stale and r.identity_checked_at is null, s.error
       from sync.repo_status s join sync.repos r using (did)
      where did = %s
 """
@@ -88,22 +89,27 @@ class Ending:
         return []
 
 
-def wait_for_ending(service: Service, ending: Ending) -> list[str]:
-    """Wait until all is as it must be; returns what is not, when nobody works on it any more."""
+def wait_for_ending(service: Service, ending: Ending, *, gives_up: bool = False) -> list[str]:
+    """Wait until all is as it must be.
+
+    Returns what is not when nobody works on it any more, if that may be so.
+    """
     deadline = time.monotonic() + TIMEOUT_S
     quiet = 0
     while flaws := ending.flaws(service):
         quiet = quiet + 1 if _is_at_rest(service, ending.account.did) else 0
-        if quiet >= QUIET_LOOKS:
+        if gives_up and quiet >= QUIET_LOOKS:
             return flaws
-        state = service.rows(_STATE, ending.account.did)
-        assert time.monotonic() < deadline, f"not within {TIMEOUT_S} s: {flaws} {state}"
+        if time.monotonic() >= deadline:
+            state = service.rows(_STATE, ending.account.did)
+            raise AssertionError(f"{service.kind}: not within {TIMEOUT_S} s: {flaws} {state}")
         time.sleep(POLL_S)
     return []
 
 
 def compare_with_hosts(service: Service) -> None:
     """Do what `standpipe source compare` does, and wait for its end."""
+    service.forget_lookups()
     service.rows("select sync.compare_repos()")
     gaps = "select count(*) from sync.source_status where gap_since is not null"
     service.wait_until(
@@ -114,9 +120,6 @@ def compare_with_hosts(service: Service) -> None:
 def is_tracked(collection: str) -> bool:
     """Say what PATTERNS mean, independently of the service's own code."""
     return collection.startswith(("com.example.", "app.bsky.feed."))
-
-
-PATTERNS = ("com.example.*", "app.bsky.feed.*")
 
 
 def _is_at_rest(service: Service, did: str) -> bool:

@@ -40,6 +40,7 @@ class Service:
         folder: Path,
         sources: Sequence[str] = (),
         kind: str = "pds",
+        lanes: int | None = None,
     ) -> None:
         self._network = network
         self.kind = kind
@@ -48,6 +49,8 @@ class Service:
         self._log = folder / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = service_environment(network, database_url, folder=folder)
+        if lanes is not None:
+            self._environment["STANDPIPE_LANES"] = str(lanes)
         self.database = psycopg.connect(database_url, autocommit=True)
 
     def __enter__(self) -> Self:
@@ -94,10 +97,19 @@ class Service:
                 stderr=subprocess.STDOUT,
             )
 
-    def stop(self) -> None:
-        """Ask the service to end; it must drain and exit 0."""
+    def ask_to_stop(self) -> None:
+        """Ask the service to end, without waiting for it."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Ask the service to end; it must drain and exit 0."""
+        self.ask_to_stop()
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """Wait until a service that was asked to has ended."""
+        assert self._process is not None
         exit_code = self._process.wait(STOP_TIMEOUT_S)
         self._process = None
         assert exit_code == 0, f"exited {exit_code}\n{self._log_tail()}"
@@ -143,6 +155,10 @@ class Service:
             lambda: self.rows(query, list(dids)) == [(len(dids),)],
             lambda: self.rows(query, list(dids)),
         )
+
+    def forget_lookups(self) -> None:
+        """Let every identity be as if it was looked up long ago: nobody asks twice a minute."""
+        self.database.execute("update sync.repos set identity_checked_at = null")
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query of a test."""

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.acceptance.real_service import Service
 from tests.network import deeds
@@ -81,71 +82,70 @@ class RealStage:
         wanted = (status is None, status)
         query = "select is_visible, account_status from sync.repo_status where did = %s"
         for service in self.services:
-            self.wait(
-                lambda service=service: service.rows(query, account.did) == [wanted],
-                lambda service=service: (wanted, service.rows(query, account.did)),
-            )
+            self._wait_for_rows(service, query, account, [wanted])
             count = len(service.records(account.did))
             assert (count > 0) == (status is None), f"{status}: {count} records are shown"
 
     def look_for_problem(self, account: Account, reason: str) -> None:
         if not self.looks:
             return
-        query = "select reason from sync.problems where did = %s"
+        query = f"select 1 from sync.problems where did = %s and reason = '{reason}'"
         for service in self.services:
-            self.wait(
-                lambda service=service: (reason,) in service.rows(query, account.did),
-                lambda service=service: service.rows(query, account.did),
-            )
+            self._wait_for_rows(service, query, account, [(1,)])
 
     def look_for_key(self, account: Account, key: str) -> None:
         if not self.looks:
             return
         query = "select signing_key from sync.repos where did = %s"
         for service in self.services:
-            self.wait(
-                lambda service=service: service.rows(query, account.did) == [(key,)],
-                lambda service=service: service.rows(query, account.did),
-            )
+            self._wait_for_rows(service, query, account, [(key,)])
 
     def pause(self) -> None:
         if self.looks:
             self.settle()
 
+    def wait_for_comparison(self, account: Account) -> None:
+        state = "select sync_state from sync.repo_status where did = %s"
+        self.wait_for_gaps()
+        for service in self.services:
+            self._wait_for_rows(service, state, account, [("synchronized",)])
+
+    def wait_for_gaps(self) -> None:
+        """Wait until no service compares anything any more."""
+        gaps = "select from sync.source_status where gap_since is not null"
+        self.wait(lambda: not any(service.rows(gaps) for service in self.services))
+
     def stop_services(self) -> None:
         for service in self.services:
-            service.stop()
+            service.ask_to_stop()
+        for service in self.services:
+            service.wait_for_end()
 
     def start_services(self) -> None:
         for service in self.services:
             service.start()
-        self._wait_for_subscribers()
+        self.wait_for_subscribers()
 
     def forget_replay(self) -> None:
         for number in range(len(self.network.pds)):
             seq = self.network.control("told", pds=number)
-            self.wait(lambda number=number, seq=seq: self.wires.script.judged(number) >= seq)
+            self._wait_for_relay(number, seq)
             self.network.control("backfill", pds=number, ms=1)
         self.wires.do(self.wires.relay.stream.forget)
+        for service in self.services:
+            service.forget_lookups()
 
     def keep_replay(self) -> None:
         for number in range(len(self.network.pds)):
             self.network.control("backfill", pds=number, ms=DAY_MS)
 
     def start_services_in_future(self) -> None:
-        query = "select url, error like 'FutureCursor%%' from sync.source_status"
         for service in self.services:
             service.database.execute("update sync.cursors set seq = seq + %s", [FUTURE])
             service.start()
         for service in self.services:
-            self.wait(
-                lambda service=service: all(is_stopped for _, is_stopped in service.rows(query)),
-                lambda service=service: service.rows(query),
-            )
-            for url, _ in service.rows(query):
-                service.command("source", "rewind", url, "0")
-                service.command("source", "resume", url)
-        self._wait_for_subscribers()
+            self._rewind_when_stopped(service)
+        self.wait_for_subscribers()
 
     def stall(self) -> None:
         for door in self.wires.doors:
@@ -165,8 +165,7 @@ class RealStage:
                 wanted = {service.sources[0]: wires.relay.stream.last_seq}
             else:
                 wanted = {
-                    url: door.sent
-                    for url, door in zip(service.sources, wires.doors, strict=True)
+                    url: door.sent for url, door in zip(service.sources, wires.doors, strict=True)
                 }
             self._wait_for_cursors(service, wanted)
 
@@ -183,7 +182,29 @@ class RealStage:
                 if self.wires.script.judged(number) >= seq and door.passed >= seq:
                     return
                 time.sleep(POLL_S)
-        raise AssertionError(f"host {number} tells nothing: {door.passed}")
+        judged = self.wires.script.judged(number)
+        raise AssertionError(
+            f"host {number} does not come through: {seq} told, {judged} judged, {door.passed}"
+            f" passed on to {door.subscribers} subscribers"
+        )
+
+    def _rewind_when_stopped(self, service: Service) -> None:
+        going = "select url from sync.source_status where error like 'FutureCursor%%' is not true"
+        self.wait(lambda: not service.rows(going), lambda: service.rows(going))
+        for (url,) in service.rows("select url from sync.source_status"):
+            service.rows("select sync.rewind_source(%s, 0)", url)
+            service.rows("select sync.add_source(%s, %s)", url, service.kind)
+
+    def _wait_for_relay(self, number: int, seq: int) -> None:
+        self.wait(lambda: self.wires.script.judged(number) >= seq)
+
+    def _wait_for_rows(
+        self, service: Service, query: str, account: Account, wanted: list[tuple[Any, ...]]
+    ) -> None:
+        self.wait(
+            lambda: service.rows(query, account.did) == wanted,
+            lambda: (service.kind, wanted, service.rows(query, account.did)),
+        )
 
     def _wait_for_cursors(self, service: Service, wanted: dict[str, int]) -> None:
         def seqs() -> dict[str, int | None]:
@@ -195,9 +216,10 @@ class RealStage:
             lambda: (wanted, seqs()),
         )
 
-    def _wait_for_subscribers(self) -> None:
+    def wait_for_subscribers(self) -> None:
+        """Wait until every service reads its sources."""
         wires = self.wires
-        self.wait(lambda: all(one.subscribers > 0 for one in (wires.relay, *wires.doors)))
+        self.wait(lambda: wires.relay.subscribers > 0 and all(d.subscribers for d in wires.doors))
 
     def wait(self, is_reached: Callable[[], bool], what: Callable[[], object] = str) -> None:
         """Wait for something, and for no service to end by itself."""

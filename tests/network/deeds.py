@@ -125,9 +125,7 @@ def move_identity(network: Network, account: Account, moved: Account) -> None:
         token=moved.access_token,
     )
     _call(network, account, "com.atproto.identity.requestPlcOperationSignature")
-    mail = network.control(
-        "email-token", pds=account.pds, did=account.did, purpose="plc_operation"
-    )
+    mail = network.control("email-token", pds=account.pds, did=account.did, purpose="plc_operation")
     signed = network.xrpc(
         account.pds,
         "com.atproto.identity.signPlcOperation",

@@ -90,7 +90,12 @@ class Door:
         try:
             await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", inner.port))
             host = await connect(
-                url, sock=narrow, compression=None, max_size=MAX_FRAME_BYTES, proxy=None
+                url,
+                sock=narrow,
+                compression=None,
+                max_size=MAX_FRAME_BYTES,
+                max_queue=1,
+                proxy=None,
             )
         except InvalidStatus as error:
             narrow.close()
@@ -120,10 +125,8 @@ class Door:
         self, request: web.Request, host: ClientConnection, subscriber: web.WebSocketResponse
     ) -> None:
         with contextlib.suppress(ConnectionError):
-            try:
+            with contextlib.suppress(ConnectionClosed):
                 await self._forward(host, subscriber)
-            except ConnectionClosed:
-                pass
             code = host.close_code or ABNORMAL
             if code == ABNORMAL:
                 _cut(request)

@@ -1,6 +1,7 @@
 """A small honest relay over real PDSes: their events in one stream, with seqs of its own."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 from aiohttp import web
@@ -82,10 +83,9 @@ class Relay:
 
     async def _follow(self, number: int, url: str) -> None:
         while True:
-            try:
+            # It is stopped, or goes on without us in a moment.
+            with contextlib.suppress(OSError, WebSocketException):
                 await self._read(number, url)
-            except (OSError, WebSocketException):
-                pass  # it is stopped, or goes on without us in a moment
             await asyncio.sleep(RECONNECT_S)
 
     async def _read(self, number: int, url: str) -> None:
@@ -106,7 +106,7 @@ class Relay:
         seq = body.pop("seq", None)
         if seq is None:
             return  # an #info, or the error that ends a connection
-        kind, did = header["t"], body.get("repo", body.get("did"))
+        kind, did = header["t"], body["repo"] if "repo" in body else body["did"]
         for _ in range(self._script.judge(number, seq, kind, body)):
             self.stream.append(did, kind, body)
         self._news.set()

@@ -29,7 +29,7 @@ PICTURE = base64.b64decode(
 BIG = "com.example.big"
 LARGE_TEXT = "y" * 140_000
 # More than the sockets between a PDS and its reader hold, and then more than the PDS keeps.
-LARGE_RECORDS, EMITTED = 45, 70
+LARGE_RECORDS, EMITTED = 60, 70
 DAY_MS = 86_400_000
 
 
@@ -57,6 +57,9 @@ class Stage(Protocol):
 
     def pause(self) -> None:
         """Wait until the services have applied what was told until now."""
+
+    def wait_for_comparison(self, account: Account) -> None:
+        """Wait until every gap is closed and an account is synchronized again."""
 
     def stop_services(self) -> None:
         """Stop every service."""
@@ -90,6 +93,8 @@ class Situation:
     name: str
     play: Callable[[Stage, Account], Account]
     status: str | None = None
+    # Another key signs: who has missed that meets it with the next commit.
+    has_new_key: bool = False
     # It stops what others need, or makes its own account.
     is_alone: bool = False
 
@@ -147,7 +152,7 @@ def apply_writes(stage: Stage, account: Account) -> Account:
 def deactivate_reactivate(stage: Stage, account: Account) -> Account:
     deeds.deactivate(stage.network, account)
     stage.look(account, status="deactivated")
-    with pytest.raises(XrpcError, match="AccountDeactivated|not found"):
+    with pytest.raises(XrpcError, match="AccountDeactivated"):
         stage.network.create_record(account, POST, post("while deactivated"))
     deeds.activate(stage.network, account)
     return account
@@ -219,6 +224,8 @@ def migration(stage: Stage, account: Account) -> Account:
     deeds.activate(network, moved)
     stage.pause()
     deeds.deactivate(network, account)
+    # A deletion takes back what the host has not told yet.
+    network.control("told", pds=account.pds)
     stage.pause()
     network.create_record(moved, POST, post("first words at the new host"))
     stage.pause()
@@ -263,10 +270,12 @@ def cursors(stage: Stage, account: Account) -> Account:
     stage.stop_services()
     network.create_record(account, NOTE, note("is found by comparing"), rkey="compared")
     network.delete_record(account, NOTE, rkey="replayed")
+    account = deeds.change_handle(network, account, name=stage.new_name())
     stage.forget_replay()
     stage.start_services()
     network.create_record(account, NOTE, note("comes live"))
     stage.settle()
+    stage.wait_for_comparison(account)
     stage.keep_replay()
     stage.stop_services()
     network.put_record(account, NOTE, note("comes after the rewind"), rkey="compared")
@@ -317,11 +326,11 @@ SITUATIONS = (
     Situation("deactivate-reactivate", deactivate_reactivate),
     Situation("takedown", takedown),
     Situation("handle-change", handle_change),
-    Situation("key-rotation", key_rotation),
-    Situation("key-changed-in-plc-only", key_changed_in_plc_only),
+    Situation("key-rotation", key_rotation, has_new_key=True),
+    Situation("key-changed-in-plc-only", key_changed_in_plc_only, has_new_key=True),
     Situation("import-into-active-repo", import_into_active_repo),
     Situation("resequenced-sync", resequenced_sync),
-    Situation("migration-A-to-B", migration),
+    Situation("migration-A-to-B", migration, has_new_key=True),
     Situation("account-deletion", account_deletion, status="deleted"),
     Situation("plc-tombstone", plc_tombstone, status="deleted"),
     Situation("plc-outage", plc_outage, is_alone=True),

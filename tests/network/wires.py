@@ -66,7 +66,8 @@ class Wires:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            working = [tasks.create_task(one.run()) for one in (self.relay, *self.doors)]
+            working = [tasks.create_task(self.relay.run())]
+            working += [tasks.create_task(door.run()) for door in self.doors]
             await self._stop.wait()
             for task in working:
                 task.cancel()
