@@ -20,6 +20,7 @@ from tests.network.situations import Situation
 PLAYERS = 6
 # What heals a loss that nobody can notice.
 WRITE, COMPARISON, TOLD_AGAIN = "one more write", "a comparison", "being told again"
+FAULTS: tuple[Fault, ...] = ("lost", "doubled")
 _CHAIN = {"#commit", "#sync"}
 
 Word = tuple[str, str | None, bool, str | None]
@@ -175,17 +176,27 @@ def healer(lost: Told) -> str:
     return TOLD_AGAIN if lost.word == "deleted" else COMPARISON
 
 
-def choose_events(
-    plays: Sequence[Play], *, is_long: bool, seed: str
-) -> list[tuple[Situation, Fault, Told]]:
-    """Choose which events to lose and to double: all of them, or one each of every situation."""
-    faults: tuple[Fault, ...] = ("lost", "doubled")
-    chance = random.Random(seed)
-    assert all(play.told for play in plays), "some situation was not played to its end"
+def choose_all_events(plays: Sequence[Play]) -> list[tuple[Situation, Fault, Told]]:
+    """Choose every event of every situation, to be lost and to be doubled."""
     return [
         (play.situation, fault, event)
-        for play, fault in itertools.product(plays, faults)
-        for event in (play.told if is_long else [chance.choice(play.told)])
+        for play, fault in itertools.product(plays, FAULTS)
+        for event in play.told
+    ]
+
+
+def choose_some_events(
+    plays: Sequence[Play], *, alone: Fault, seed: str
+) -> list[tuple[Situation, Fault, Told]]:
+    """Choose one event of every situation to be lost, and one to be doubled.
+
+    Those that are played alone take long: they suffer one fault only, the other one elsewhere.
+    """
+    chance = random.Random(seed)
+    return [
+        (play.situation, fault, chance.choice(play.told))
+        for play, fault in itertools.product(plays, FAULTS)
+        if fault == alone or not play.situation.is_alone
     ]
 
 
