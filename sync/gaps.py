@@ -1,9 +1,11 @@
 """Close gaps: after events were lost, compare every tracked repo with what its PDS says.
 
 Accounts that never commit again would otherwise stay stale for ever (CU-09). Where many repos
-live on one PDS its list is read page by page, where few do they are asked for one by one. All of
-it is a stranger's word: pages are capped, cursors must move (BF-18), and whatever a PDS says can
-at most cause a fetch. A gap stays open until every PDS with a repo of ours has answered.
+live on one PDS its list is read page by page, where few do they are asked for one by one. An
+account that its PDS no longer serves may have moved meanwhile: its DID document tells, and the
+PDS named there is asked. All of it is a stranger's word: pages are capped, cursors must move
+(BF-18), and whatever a PDS says can at most cause a fetch. A gap stays open until every PDS with
+a repo of ours has answered. Identity events may be missing too, so that DIDs are looked up again.
 """
 
 import asyncio
@@ -45,6 +47,7 @@ _OPEN = "select source_id, gap_since from sync.open_gaps()"
 _COMPARE = "select sync.compare_repos($1)"
 _CLOSE = "select sync.close_gap($1, $2)"
 _HEADS = "select repo_id, did, pds_url from sync.list_heads($1, $2, $3)"
+_DOUBT = "select sync.doubt_identities($1)"
 _REPORT = "select sync.report_revs($1, $2, $3, $4)"
 
 _log = log.get("gaps")
@@ -132,6 +135,7 @@ class GapCloser:
             for row in rows:
                 if row["pds_url"] is not None:
                     by_host.setdefault(row["pds_url"], []).append(row["did"])
+            await self._conn.execute(_DOUBT, [row["did"] for row in rows])
             for pds_url, dids in (await self._compare_hosts(by_host)).items():
                 unanswered.setdefault(pds_url, []).extend(dids)
         return unanswered
@@ -143,7 +147,7 @@ class GapCloser:
         async def ask(pds_url: str, dids: list[str]) -> Answers:
             async with hosts:
                 answers = await ask_host(self._http, pds_url, dids)
-                return await self._confirm(pds_url, answers)
+                return await self._follow(pds_url, dids, answers)
 
         async with asyncio.TaskGroup() as group:
             tasks = {url: group.create_task(ask(url, dids)) for url, dids in by_host.items()}
@@ -153,20 +157,34 @@ class GapCloser:
             url: task.result().unanswered for url, task in tasks.items() if task.result().unanswered
         }
 
-    async def _confirm(self, pds_url: str, answers: Answers) -> Answers:
-        """Drop what a host says to the disfavour of accounts that live elsewhere by now (MG-03)."""
+    async def _follow(self, pds_url: str, dids: Sequence[str], answers: Answers) -> Answers:
+        """Ask elsewhere about accounts that live elsewhere by now.
+
+        What their old host says to their disfavour counts for nothing (MG-03).
+        """
         kept = dict(answers.statuses)
-        for did, status in answers.statuses.items():
-            if status.is_active:
+        served = {did for did, status in kept.items() if status.is_active}
+        moved: ByHost = {}
+        for did in sorted(set(dids) - served - set(answers.unanswered)):
+            present_url = await self._present_pds(did)
+            if present_url == pds_url:
                 continue
-            try:
-                document = await self._resolver.document(did, max_age_s=CONFIRM_MAX_AGE_S)
-            except IdentityError:
-                del kept[did]
-                continue
-            if document.pds_url != pds_url:
-                del kept[did]
-        return Answers(kept, answers.unanswered)
+            kept.pop(did, None)
+            if present_url is not None:
+                moved.setdefault(present_url, []).append(did)
+        unanswered = list(answers.unanswered)
+        for present_url, there in moved.items():
+            found = await ask_host(self._http, present_url, there)
+            kept |= found.statuses
+            unanswered += found.unanswered
+        return Answers(kept, unanswered)
+
+    async def _present_pds(self, did: str) -> str | None:
+        """Return where an account lives now, as far as anybody can say."""
+        try:
+            return (await self._resolver.document(did, max_age_s=CONFIRM_MAX_AGE_S)).pds_url
+        except IdentityError:
+            return None
 
     async def _report(self, statuses: dict[str, RepoStatus]) -> None:
         entries = list(statuses.items())

@@ -143,9 +143,12 @@ class Resolver:
         now = self._clock()
         known = self._owners.get(claim)
         if known is not None:
-            ttl_s = HANDLE_TTL_S if known[1] == document.did else INVALID_HANDLE_TTL_S
-            if now - known[0] < min(ttl_s, max_age_s):
-                return claim if known[1] == document.did else INVALID_HANDLE
+            is_right, age_s = known[1] == document.did, now - known[0]
+            if is_right and age_s < min(HANDLE_TTL_S, max_age_s):
+                return claim
+            # Who asks for news is not told that it was wrong a moment ago: it may be right now.
+            if not is_right and age_s <= INVALID_HANDLE_TTL_S <= max_age_s:
+                return INVALID_HANDLE
         try:
             owner = await self._handles.find_did(claim)
         except LookupUnavailable:

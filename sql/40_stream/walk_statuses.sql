@@ -3,7 +3,8 @@
 -- An identity event is a hint to look again (MT-07), at once unless hints come all the time, and
 -- then within a minute (MT-08). A rejected message is remembered until the identity changes
 -- (D-03, A-21); right after such a change it is made up for at once, since the lane may have
--- judged it by the old identity.
+-- judged it by the old identity. It also has the identity looked up, for the lane may not have been
+-- allowed to ask (SG-09): at once, unless that was done a moment ago, and then within a minute.
 --
 -- Called by: sync_priv.walk_events().
 -- Locks: the caller holds the repos' rows; rows of sync_priv.account_checks.
@@ -38,7 +39,11 @@ begin
     from hinted h
    where r.repo_id = h.repo_id;
   update sync.repos r
-     set rejected_at = sync_priv.clock()
+     set rejected_at = sync_priv.clock(), is_identity_stale = true,
+         identity_checked_at = case
+           when r.identity_checked_at > sync_priv.clock() - interval '6 seconds'
+             then r.identity_checked_at
+         end
    where r.repo_id in (select w.repo_id from pg_temp.walk w
                         where w.run = p_run and w.kind = 'rejected');
   if found then

@@ -23,7 +23,8 @@ begin
          'claim_fetches', 'claim_import', 'intern_collections', 'diff_repos', 'reconcile_repos',
          'fail_fetch', 'release_fetch', 'recover_fetches',
          -- identities
-         'claim_identities', 'set_identity', 'fail_identity', 'claim_checks', 'answer_check',
+         'claim_identities', 'set_identity', 'fail_identity', 'doubt_identities',
+         'claim_checks', 'answer_check',
          -- gaps
          'note_gap', 'open_gaps', 'close_gap', 'list_heads', 'report_revs', 'compare_repos',
          -- verify

@@ -27,14 +27,30 @@ LOG_TAIL_BYTES = 6000
 
 
 class Service:
-    """`standpipe run` on every PDS of a network: a context manager; the database outlives it."""
+    """`standpipe run` on every PDS of a network: a context manager; the database outlives it.
 
-    def __init__(self, network: Network, database_url: str, *, folder: Path) -> None:
+    `sources` are other URLs to read, of the kind `kind`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        database_url: str,
+        *,
+        folder: Path,
+        sources: Sequence[str] = (),
+        kind: str = "pds",
+        lanes: int | None = None,
+    ) -> None:
         self._network = network
+        self.kind = kind
+        self.sources = tuple(sources) or tuple(host.url for host in network.pds)
         self._folder = folder
         self._log = folder / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = service_environment(network, database_url, folder=folder)
+        if lanes is not None:
+            self._environment["STANDPIPE_LANES"] = str(lanes)
         self.database = psycopg.connect(database_url, autocommit=True)
 
     def __enter__(self) -> Self:
@@ -67,9 +83,10 @@ class Service:
         return done.stdout
 
     def start(self) -> None:
-        """Start `standpipe run` with each PDS as a source."""
+        """Start `standpipe run` with its sources."""
         assert self._process is None
-        sources = [part for host in self._network.pds for part in ("--source", host.url)]
+        sources = [part for url in self.sources for part in ("--source", url)]
+        sources += ["--source-kind", self.kind]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [COMMAND, "run", *sources],
@@ -80,10 +97,19 @@ class Service:
                 stderr=subprocess.STDOUT,
             )
 
-    def stop(self) -> None:
-        """Ask the service to end; it must drain and exit 0."""
+    def ask_to_stop(self) -> None:
+        """Ask the service to end, without waiting for it."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Ask the service to end; it must drain and exit 0."""
+        self.ask_to_stop()
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """Wait until a service that was asked to has ended."""
+        assert self._process is not None
         exit_code = self._process.wait(STOP_TIMEOUT_S)
         self._process = None
         assert exit_code == 0, f"exited {exit_code}\n{self._log_tail()}"
@@ -118,6 +144,21 @@ class Service:
             return wanted, heads(), self.rows(query)
 
         self.wait_until(is_level, states)
+
+    def wait_until_fetched(self, dids: Sequence[str]) -> None:
+        """Wait until every repo was loaded, whatever has happened since."""
+        query = (
+            "select count(*) from sync.repo_status"
+            " where did = any (%s) and synchronized_at is not null"
+        )
+        self.wait_until(
+            lambda: self.rows(query, list(dids)) == [(len(dids),)],
+            lambda: self.rows(query, list(dids)),
+        )
+
+    def forget_lookups(self) -> None:
+        """Let every identity be as if it was looked up long ago: nobody asks twice a minute."""
+        self.database.execute("update sync.repos set identity_checked_at = null")
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query of a test."""
@@ -168,7 +209,7 @@ def service_environment(network: Network, database_url: str, *, folder: Path) ->
         "STANDPIPE_RELAY_KIND": "pds",
         "STANDPIPE_PLC_URL": network.plc_url,
         "STANDPIPE_ALLOW_PRIVATE_HOSTS": "true",
-        "STANDPIPE_HANDLE_BASE_URLS": ",".join(host.url for host in network.pds),
+        "STANDPIPE_HANDLE_BASE_URLS": ",".join(host.inner_url for host in network.pds),
     }
 
 

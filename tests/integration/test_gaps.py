@@ -99,6 +99,49 @@ async def test_a_gap_stays_open_until_every_host_has_answered(clone, tmp_path: P
         await rig.level(alice)
 
 
+@pytest.mark.rule("CU-09", "MG-01", "MG-03")
+async def test_a_move_that_was_missed_is_followed_by_the_comparison(clone, tmp_path: Path):
+    async with (
+        Simnet(seed=49, start_us=None, pds_count=2) as net,
+        rig_on(net, clone, tmp_path) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await rig.stop()
+        alice.move_account(1)
+        alice.leave_host(0)
+        alice.create(NOTE, note("two"), rkey="b")
+        net.forget_history()
+        rig.start()
+        await rig.level(alice)
+        assert not await is_hidden(rig, alice)
+
+
+@pytest.mark.rule("CU-09", "MT-07")
+async def test_a_handle_that_was_missed_is_found_by_the_comparison(clone, tmp_path: Path):
+    async with Simnet(seed=50, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await rig.stop()
+        # As if the last lookup was long ago; nobody is asked about more than once a minute.
+        await rig.conn.execute("update sync.repos set identity_checked_at = null")
+        alice.change_handle("alicia.test")
+        net.forget_history()
+        rig.start()
+        await rig.until(lambda: has_handle(rig, "alicia.test"))
+
+
+async def has_handle(rig: Rig, handle: str) -> bool:
+    """Tell whether the only repo has a handle."""
+    return bool(await rig.conn.fetchval("select handle from sync.repos") == handle)
+
+
 @pytest.mark.rule("AC-09", "CU-09")
 async def test_a_status_that_was_missed_is_found_by_the_comparison(clone, tmp_path: Path):
     async with Simnet(seed=44, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:

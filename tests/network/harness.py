@@ -1,5 +1,6 @@
 """Run a real PLC directory and real PDSes on loopback, and ask two oracles what they hold."""
 
+import base64
 import json
 import os
 import selectors
@@ -32,9 +33,14 @@ class XrpcError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PdsHost:
-    """One PDS: where it listens and how its administrator logs in."""
+    """One PDS: where it listens and how its administrator logs in.
+
+    `url` is what it calls itself; it listens at `inner_url`, another one if somebody else stands
+    in front of it.
+    """
 
     url: str
+    inner_url: str
     ws_url: str
     did: str
     admin_password: str
@@ -68,6 +74,7 @@ class Network:
         self.pds = tuple(
             PdsHost(
                 url=host["url"],
+                inner_url=host["inner"],
                 ws_url=host["ws"],
                 did=host["did"],
                 admin_password=host["adminPassword"],
@@ -94,11 +101,15 @@ class Network:
         records: int = 3,
         did_doc: DidDocumentForm = "raw",
         backfill_ms: int | None = None,
+        options: Sequence[str] = (),
     ) -> Self:
-        """Start `pds` hosts with `accounts` each and `records` per account; install if needed."""
+        """Start `pds` hosts with `accounts` each and `records` per account; install if needed.
+
+        `options` are more of network.mjs: `--fronted`, `--max-buffer`.
+        """
         install = ensure_installed()
         arguments = ["--pds", pds, "--accounts", accounts, "--records", records]
-        arguments += ["--did-doc", did_doc]
+        arguments += ["--did-doc", did_doc, *options]
         if backfill_ms is not None:
             arguments += ["--backfill-ms", backfill_ms]
         for attempt in range(1, START_ATTEMPTS + 1):
@@ -132,18 +143,41 @@ class Network:
 
     def query(self, pds: int, nsid: str, *, token: str | None = None, **parameters: str) -> Any:
         """Call a query (GET) of a PDS and return its JSON."""
-        url = f"{self.pds[pds].url}/xrpc/{nsid}"
-        return _answer(self._client.get(url, params=parameters, headers=_bearer(token)), nsid)
+        return _answer(self._get(pds, nsid, token=token, parameters=parameters), nsid)
+
+    def download(self, pds: int, nsid: str, **parameters: str) -> bytes:
+        """Call a query of a PDS that answers with bytes."""
+        response = self._get(pds, nsid, token=None, parameters=parameters)
+        if response.is_error:
+            raise XrpcError(f"{nsid} {response.status_code}: {response.text[:1000]}")
+        return response.content
+
+    def _get(
+        self, pds: int, nsid: str, *, token: str | None, parameters: dict[str, str]
+    ) -> httpx.Response:
+        url = f"{self.pds[pds].inner_url}/xrpc/{nsid}"
+        return self._client.get(url, params=parameters, headers=_authorization(token))
 
     def xrpc(self, pds: int, nsid: str, body: Any = None, token: str | None = None) -> Any:
         """Call a procedure (POST) of a PDS and return its JSON, or None for an empty answer."""
-        url = f"{self.pds[pds].url}/xrpc/{nsid}"
-        headers = _bearer(token)
         # Some procedures take no input and refuse a content type without one.
         content = None if body is None else json.dumps(body).encode()
+        return self.upload(pds, nsid, content, token=token, content_type="application/json")
+
+    def upload(
+        self, pds: int, nsid: str, content: bytes | None, *, token: str | None, content_type: str
+    ) -> Any:
+        """Call a procedure of a PDS with a body of its own kind and return its JSON."""
+        url = f"{self.pds[pds].inner_url}/xrpc/{nsid}"
+        headers = _authorization(token)
         if content is not None:
-            headers["content-type"] = "application/json"
+            headers["content-type"] = content_type
         return _answer(self._client.post(url, content=content, headers=headers), nsid)
+
+    def admin_token(self, pds: int) -> str:
+        """Return what authorizes an administrator's calls."""
+        login = f"admin:{self.pds[pds].admin_password}".encode()
+        return f"Basic {base64.b64encode(login).decode()}"
 
     def create_record(
         self, account: Account, collection: str, record: Any, *, rkey: str | None = None
@@ -199,7 +233,7 @@ class Network:
             [
                 self._install.node,
                 self._install.scripts / script,
-                *("--pds", host.url, "--did", did),
+                *("--pds", host.inner_url, "--did", did),
                 *options,
             ],
             stdin=subprocess.DEVNULL,
@@ -289,8 +323,10 @@ def _write_of(action: str, collection: str, rkey: str) -> Write:
     return {"$type": kind, "collection": collection, "rkey": rkey}
 
 
-def _bearer(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"authorization": f"Bearer {token}"}
+def _authorization(token: str | None) -> dict[str, str]:
+    if token is None:
+        return {}
+    return {"authorization": token if token.startswith("Basic ") else f"Bearer {token}"}
 
 
 def _answer(response: httpx.Response, what: str) -> Any:

@@ -5,7 +5,7 @@
 //   node network.mjs [--pds 2] [--accounts 3] [--records 5] [--port 0] [--plc-port 0]
 //                    [--control-port 0] [--data DIR] [--crawler URL,URL]
 //                    [--backfill-ms N] [--plc-db postgres://...] [--did-doc raw|multikey]
-//                    [--until-stdin-closes] [--log]
+//                    [--fronted] [--max-buffer N] [--until-stdin-closes] [--log]
 //
 // --did-doc: raw = what @did-plc/server 0.0.1 itself answers (legacy key form, relative ids);
 // multikey = the same document rewritten to the form plc.directory serves today.
@@ -13,6 +13,8 @@
 // --port P gives PDS i the port P+i. --data keeps state (keys, sqlite files) across
 // runs; without it a temp folder is used and removed on exit. The in-memory PLC
 // forgets everything on exit, so a kept --data is only useful with --plc-db.
+// --fronted: every PDS announces a port that it leaves free for somebody who stands in front of it, and listens at
+// another one, `inner`. --max-buffer: how many events a PDS keeps for a slow subscriber before it gives him up.
 // --until-stdin-closes: also stop when stdin ends, so that a harness that is killed leaves nothing behind.
 import http from 'node:http'
 import net from 'node:net'
@@ -36,6 +38,8 @@ const { values: opt } = parseArgs({
     'backfill-ms': { type: 'string' },
     'plc-db': { type: 'string' },
     'did-doc': { type: 'string', default: 'raw' },
+    fronted: { type: 'boolean', default: false },
+    'max-buffer': { type: 'string' },
     'until-stdin-closes': { type: 'boolean', default: false },
     log: { type: 'boolean', default: false },
   },
@@ -64,9 +68,9 @@ const freePort = async () => {
 }
 const hex = (n) => crypto.randomBytes(n).toString('hex')
 // express's app.listen(port) binds every interface; pin it to loopback
-const pinToLoopback = (app) => {
+const pinToLoopback = (app, port) => {
   const orig = app.listen.bind(app)
-  app.listen = (port) => orig(port, LOOP)
+  app.listen = (announced) => orig(port ?? announced, LOOP)
 }
 const loadOrMake = async (file, make) => {
   try { return JSON.parse(await fs.readFile(file, 'utf8')) } catch { /* first run */ }
@@ -123,12 +127,12 @@ const hosts = []
 async function preparePds(i) {
   const dir = path.join(dataDir, `pds${i}`)
   await fs.mkdir(path.join(dir, 'blobs'), { recursive: true })
-  const port = opt.port !== '0' ? Number(opt.port) + i : await freePort()
+  const announced = opt.port !== '0' ? Number(opt.port) + i : await freePort()
   const secrets = await loadOrMake(path.join(dir, 'secrets.json'), () => ({
-    jwtSecret: hex(32), dpopSecret: hex(32), adminPassword: hex(12), plcRotationKeyHex: hex(32), port,
+    jwtSecret: hex(32), dpopSecret: hex(32), adminPassword: hex(12), plcRotationKeyHex: hex(32), port: announced,
   }))
   const env = {
-    port: opt.port !== '0' ? port : (secrets.port ?? port),
+    port: opt.port !== '0' ? announced : (secrets.port ?? announced),
     hostname: 'localhost',
     devMode: true, // http did docs, no SSRF filter
     dataDirectory: dir,
@@ -138,6 +142,7 @@ async function preparePds(i) {
     inviteRequired: false,
     rateLimitsEnabled: false,
     crawlers: opt.crawler ? opt.crawler.split(',') : [],
+    maxSubscriptionBuffer: opt['max-buffer'] ? Number(opt['max-buffer']) : undefined,
     repoBackfillLimitMs: opt['backfill-ms'] ? Number(opt['backfill-ms']) : undefined,
     didCacheStaleTTL: 0,
     didCacheMaxTTL: 0,
@@ -148,14 +153,15 @@ async function preparePds(i) {
     plcRotationKeyK256PrivateKeyHex: secrets.plcRotationKeyHex,
   }
   env.serviceDid = `did:web:localhost%3A${env.port}`
-  hosts[i] = { env, dir, secrets, url: `http://localhost:${env.port}`, server: null }
+  const port = opt.fronted ? await freePort() : env.port
+  hosts[i] = { env, dir, secrets, port, url: `http://localhost:${env.port}`, inner: `http://localhost:${port}`, server: null }
 }
 async function startPds(i) {
   const h = hosts[i]
   const cfg = envToCfg(h.env)
   if (h.backfillMs != null) cfg.subscription.repoBackfillLimitMs = h.backfillMs
   h.server = await PDS.create(cfg, envToSecrets(h.env))
-  pinToLoopback(h.server.app)
+  pinToLoopback(h.server.app, h.port)
   await h.server.start()
 }
 async function stopPds(i) { const s = hosts[i].server; hosts[i].server = null; await s?.destroy() }
@@ -181,11 +187,11 @@ async function makeAccount(i, n) {
   const h = hosts[i]
   const handle = `user${n}.pds${i}.test`
   const password = hex(8)
-  const a = await xrpc(h.url, 'com.atproto.server.createAccount', { handle, email: `u${n}@pds${i}.example.com`, password })
+  const a = await xrpc(h.inner, 'com.atproto.server.createAccount', { handle, email: `u${n}@pds${i}.example.com`, password })
   const records = []
   for (let r = 0; r < Number(opt.records); r++) {
     const [collection, record] = bodyFor(r)
-    const w = await xrpc(h.url, 'com.atproto.repo.createRecord', { repo: a.did, collection, record }, a.accessJwt)
+    const w = await xrpc(h.inner, 'com.atproto.repo.createRecord', { repo: a.did, collection, record }, a.accessJwt)
     records.push({ uri: w.uri, cid: w.cid })
   }
   return { did: a.did, handle, pds: i, password, accessJwt: a.accessJwt, records }
@@ -196,6 +202,8 @@ async function makeAccount(i, n) {
 //   told {pds}: wait until the PDS has told its subscribers of everything it wrote (it polls)
 //   rotate-key {pds, did}: new signing key on disk -> PLC op -> new commit -> #identity + #sync
 //   emit {pds, did, kind: sync|identity|account}: resequence the current state
+//   set-key {pds, did, key?}: publish another signing key in the PLC only (none: a new one); tells the one before
+//   tombstone {pds, did}: end a DID in the PLC
 //   email-token {pds, did, purpose}: newest token the PDS "mailed" to that account
 const control = {
   stop: ({ pds }) => stopPds(pds),
@@ -209,6 +217,7 @@ const control = {
       if (i === 500) throw new Error('the sequencer does not catch up')
       await new Promise((ok) => setTimeout(ok, 20))
     }
+    return sequencer.lastSeen
   },
   'rotate-key': async ({ pds, did }) => {
     const { ctx } = hosts[pds].server
@@ -229,11 +238,20 @@ const control = {
     const { sequencer: q } = ctx // named sequenceSyncEvt / sequenceIdentityEvt in @atproto/pds 0.4
     return (q.sequenceSync ?? q.sequenceSyncEvt).call(q, did, data)
   },
+  'set-key': async ({ pds, did, key }) => {
+    const client = new plcLib.Client(plcUrl)
+    const before = (await client.getDocumentData(did)).verificationMethods.atproto
+    const after = key ?? (await Secp256k1Keypair.create()).did()
+    await client.updateAtprotoKey(did, await rotationKey(pds), after)
+    return { before, after }
+  },
+  tombstone: async ({ pds, did }) => new plcLib.Client(plcUrl).tombstone(did, await rotationKey(pds)),
   'email-token': async ({ pds, did, purpose }) => {
     const { db } = hosts[pds].server.ctx.accountManager.db
     return db.selectFrom('email_token').selectAll().where('did', '=', did).where('purpose', '=', purpose).executeTakeFirst()
   },
 }
+const rotationKey = (pds) => Secp256k1Keypair.import(hosts[pds].secrets.plcRotationKeyHex)
 const ctl = http.createServer(async (req, res) => {
   let raw = ''
   for await (const c of req) raw += c
@@ -277,7 +295,7 @@ console.log(JSON.stringify({
   control: `http://${LOOP}:${ctl.address().port}`,
   dataDir,
   pds: hosts.map((h) => ({
-    url: h.url, ws: h.url.replace('http', 'ws'), did: h.env.serviceDid, handleDomain: h.env.serviceHandleDomains[0],
+    url: h.url, inner: h.inner, ws: h.url.replace('http', 'ws'), did: h.env.serviceDid, handleDomain: h.env.serviceHandleDomains[0],
     adminUser: 'admin', adminPassword: h.secrets.adminPassword, plcRotationKeyHex: h.secrets.plcRotationKeyHex, dir: h.dir,
   })),
   accounts,

@@ -2,8 +2,10 @@
 //   node oracle.mjs --pds URL --did DID [--plc URL] [--all] [--pretty]
 // Fetches sync.getRepo, verifies CIDs, MST and (with --plc) the commit signature, and prints one
 // JSON document: {did, rev, head, data, signatureValid, count, records:[{collection, rkey, cid, value}]}
-// sorted by path. --all prints one such JSON line for every repo the PDS lists.
+// sorted by path. --all prints one such JSON line for every repo the PDS lists. --stdin answers every line
+// {pds, did} with one: a JSON line with `bad` for what would be the exit code.
 // Exit 1 if anything does not verify; a repo the PDS refuses prints {did, error}.
+import readline from 'node:readline'
 import { parseArgs } from 'node:util'
 import { MemoryBlockstore, Repo, cidForRecord, readCarWithRoot, verifyRepoCar } from '@atproto/repo'
 import { lexToJson } from '@atproto/lex-json'
@@ -11,7 +13,7 @@ import { didDoc, get, signingKeyOf } from './lib.mjs'
 
 const { values: o } = parseArgs({ options: {
   pds: { type: 'string' }, did: { type: 'string' }, plc: { type: 'string' },
-  all: { type: 'boolean', default: false }, pretty: { type: 'boolean', default: false },
+  all: { type: 'boolean', default: false }, stdin: { type: 'boolean', default: false }, pretty: { type: 'boolean', default: false },
 } })
 let bad = false
 async function one(did) {
@@ -38,7 +40,15 @@ async function one(did) {
   return { did, rev: repo.commit.rev, head: root.toString(), data: repo.commit.data.toString(), signatureValid, count: records.length, records }
 }
 const show = (v) => console.log(JSON.stringify(v, null, o.pretty ? 2 : 0))
-if (o.all) {
+if (o.stdin) {
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const q = JSON.parse(line)
+    o.pds = q.pds
+    bad = false
+    const answer = await one(q.did).catch((e) => ({ did: q.did, error: String(e?.stack ?? e) }))
+    show({ ...answer, bad })
+  }
+} else if (o.all) {
   let cursor
   do {
     const page = await get(o.pds, 'com.atproto.sync.listRepos', { limit: 500, cursor })
@@ -46,4 +56,5 @@ if (o.all) {
     cursor = page.cursor
   } while (cursor)
 } else show(await one(o.did))
+if (o.stdin) process.exit(0)
 process.exitCode = bad ? 1 : 0 // not exit(): it would cut what a pipe has not taken yet

@@ -113,6 +113,7 @@ INGESTING = [
     "select * from sync.diff_repos('{}', '{}', '{}')",
     "select * from sync.reconcile_repos('{}', '{}', '{}')",
     "select sync.set_identity('did:plc:x', 'x', 'y', 'z')",
+    "select sync.doubt_identities('{did:plc:x}')",
     "select * from sync.list_heads(0, 1)",
     "select * from sync.repo_proof('did:plc:x')",
     "select sync.add_source('wss://forged.example')",

@@ -597,6 +597,8 @@ create function sync.create_consumer(p_name text, p_collections text[] DEFAULT N
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, collection text, rkey text, cid bytea)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.doubt_identities(p_dids text[]) returns void
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.drop_consumer(p_name text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.enabled_sources() returns TABLE(source_id integer, url text, kind text)
@@ -885,6 +887,7 @@ grant execute on routine sync.close_gap(integer,timestamp with time zone) to syn
 grant execute on routine sync.compare_repos(interval) to sync_ingester;
 grant execute on routine sync.create_consumer(text,text[],text[],text,integer) to sync_reader;
 grant execute on routine sync.diff_repos(bigint[],bigint[],bytea[]) to sync_ingester;
+grant execute on routine sync.doubt_identities(text[]) to sync_ingester;
 grant execute on routine sync.drop_consumer(text) to sync_reader;
 grant execute on routine sync.enabled_sources() to sync_ingester;
 grant execute on routine sync.fail_fetch(bigint,bigint,bigint,text,text,timestamp with time zone) to sync_ingester;

@@ -239,6 +239,25 @@ def test_an_identity_event_only_asks_for_a_new_look(lane):
     assert lane.value("select handle from sync.repos where did = %s", A) == "a.test"
 
 
+@pytest.mark.rule("A-21", "SG-09")
+@pytest.mark.parametrize(
+    ("age", "due"), [("0 seconds", []), ("7 seconds", [A]), ("2 minutes", [A])]
+)
+def test_a_rejected_message_has_the_identity_looked_up_unless_it_just_was(lane, age, due):
+    loaded(lane)
+    for known in (A, B):
+        lane.conn.execute(
+            "select sync.set_identity(%s, 'a.test', 'https://pds.test', 'did:key:z1')", [known]
+        )
+    now = "select set_config('sync.now', (now() + %s::interval)::text, false)"
+    lane.conn.execute(now, [age])
+    lane.apply(Event(A, kind="rejected"))
+    claimed = "select did from sync.claim_identities(10)"
+    assert [row["did"] for row in lane.rows(claimed)] == due
+    lane.conn.execute(now, ["2 minutes"])
+    assert [row["did"] for row in lane.rows(claimed)] == [] if due else [A], "within a minute"
+
+
 @pytest.mark.rule("A-21")
 def test_a_rejected_message_leads_to_one_fetch_when_the_key_turns_out_new(lane):
     loaded(lane)

@@ -88,6 +88,19 @@ def test_only_repos_that_claim_to_be_current_or_are_not_active_are_compared(serv
     assert [row["did"] for row in service.rows("select * from sync.list_heads(0, 9)")] == [did(3)]
 
 
+@pytest.mark.rule("MT-07", "CU-09")
+def test_identities_that_were_doubted_are_looked_up_within_a_minute(service):
+    for did_ in (A, B):
+        service.value(
+            "select sync.set_identity(%s, 'a.test', 'https://pds.test', 'did:key:a')", did_
+        )
+    service.value("select sync.doubt_identities(%s)", [A, did(9)])
+    claimed = "select did from sync.claim_identities(10)"
+    assert service.rows(claimed) == [], "it was looked up a moment ago"
+    service.conn.execute("select set_config('sync.now', (now() + '2 minutes')::text, false)")
+    assert [row["did"] for row in service.rows(claimed)] == [A]
+
+
 # Reports -------------------------------------------------------------------------------------
 
 

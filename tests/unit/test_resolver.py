@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sync.atproto.syntax import INVALID_HANDLE
 from sync.handles import AmbiguousHandle, HandleLookup, read_txt
 from sync.http import HttpClient, Reply
 from sync.identities import read_status
@@ -97,6 +98,42 @@ class Web(HttpClient):
         if not url.startswith("https://plc.example.com/"):
             await asyncio.Event().wait()
         return Reply(200, httpx.Headers(), json.dumps({"id": url.rpartition("/")[2]}).encode())
+
+
+class Names:
+    """A handle lookup that answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.owner: str | None = None
+        self.asked = 0
+
+    async def find_did(self, _handle: str) -> str | None:
+        """Answer, and count."""
+        self.asked += 1
+        return self.owner
+
+
+class Directory(HttpClient):
+    """A directory where everybody claims one handle."""
+
+    async def get(self, url: str, **_: Any) -> Reply:
+        """Answer with a document."""
+        document = {"id": url.rpartition("/")[2], "alsoKnownAs": ["at://alice.example.com"]}
+        return Reply(200, httpx.Headers(), json.dumps(document).encode())
+
+
+@pytest.mark.rule("IN-07", "IN-11", "MT-07")
+async def test_a_handle_that_was_wrong_a_moment_ago_is_asked_again_when_there_is_news():
+    names: Any = Names()
+    http = Directory(user_agent="test")
+    resolver = Resolver(http, plc_url="https://plc.example.com", handles=names)
+    assert (await resolver.resolve(ALICE)).handle == INVALID_HANDLE
+    assert (await resolver.resolve(ALICE)).handle == INVALID_HANDLE
+    assert names.asked == 1
+    names.owner = ALICE
+    assert (await resolver.resolve(ALICE, max_age_s=30)).handle == "alice.example.com"
+    assert (await resolver.resolve(ALICE, max_age_s=30)).handle == "alice.example.com"
+    assert names.asked == 2
 
 
 @pytest.mark.rule("IN-12", "MT-08")
