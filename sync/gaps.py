@@ -20,7 +20,7 @@ from sync.database import IngestConnection
 from sync.errors import IdentityError
 from sync.firehose import Backoff
 from sync.http import HttpClient, HttpFailure
-from sync.identities import RepoStatus, ask_status, read_status
+from sync.identities import NEW_MAX_AGE_S, IdentityKeeper, RepoStatus, ask_status, read_status
 from sync.progress import Progress
 from sync.resolver import Resolver
 from sync.wakes import wait_for
@@ -38,7 +38,7 @@ HOST_TIMEOUT_S = 600.0
 CONCURRENT_HOSTS = 8
 CONCURRENT_QUESTIONS = 8
 REPORT_SIZE = 1_000
-CONFIRM_MAX_AGE_S = 5.0
+MAX_MOVES = 3  # of one account while it is asked about
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 600.0
 
 _OPEN = "select source_id, gap_since from sync.open_gaps()"
@@ -60,10 +60,11 @@ class Gap(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a PDS said about some accounts, and for which of them it did not answer."""
+    """What a PDS said about some accounts, for which of them it did not answer, who is elsewhere."""
 
     statuses: dict[str, RepoStatus]
     unanswered: list[str]
+    moved: ByHost
 
 
 class GapCloser:
@@ -82,6 +83,7 @@ class GapCloser:
         self._conn = conn
         self._http = http
         self._resolver = resolver
+        self._keeper = IdentityKeeper(conn, http=http, resolver=resolver)
         self._progress = progress
         self._wake = wake
         self._compare_every = timedelta(seconds=compare_every_s)
@@ -137,36 +139,55 @@ class GapCloser:
         return unanswered
 
     async def _compare_hosts(self, by_host: ByHost) -> ByHost:
-        """Ask hosts side by side and report what they say; returns what they did not say."""
+        """Ask hosts side by side and report what they say; returns what they did not say.
+
+        Who has moved meanwhile is asked for where he lives now.
+        """
+        unanswered: ByHost = {}
+        for _ in range(MAX_MOVES):
+            moved: ByHost = {}
+            for pds_url, answers in (await self._ask_hosts(by_host)).items():
+                await self._report(answers.statuses)
+                for known, new in ((unanswered, {pds_url: answers.unanswered}), (moved, answers.moved)):
+                    for url, dids in new.items():
+                        if dids:
+                            known.setdefault(url, []).extend(dids)
+            by_host = moved
+        return unanswered
+
+    async def _ask_hosts(self, by_host: ByHost) -> dict[str, Answers]:
         hosts = asyncio.Semaphore(CONCURRENT_HOSTS)
 
         async def ask(pds_url: str, dids: list[str]) -> Answers:
             async with hosts:
                 answers = await ask_host(self._http, pds_url, dids)
-                return await self._confirm(pds_url, answers)
+                return await self._confirm(pds_url, dids, answers)
 
         async with asyncio.TaskGroup() as group:
             tasks = {url: group.create_task(ask(url, dids)) for url, dids in by_host.items()}
-        for task in tasks.values():
-            await self._report(task.result().statuses)
-        return {
-            url: task.result().unanswered for url, task in tasks.items() if task.result().unanswered
-        }
+        return {url: task.result() for url, task in tasks.items()}
 
-    async def _confirm(self, pds_url: str, answers: Answers) -> Answers:
-        """Drop what a host says to the disfavour of accounts that live elsewhere by now (MG-03)."""
-        kept = dict(answers.statuses)
-        for did, status in answers.statuses.items():
-            if status.is_active:
+    async def _confirm(self, pds_url: str, dids: Sequence[str], answers: Answers) -> Answers:
+        """Drop what a host says to the disfavour of accounts that live elsewhere by now (MG-03).
+
+        The document is a fresh one: the move may have been told in the very gap. So it is stored,
+        too, and so is that of an account which the host does not know any more.
+        """
+        kept, moved = dict(answers.statuses), dict[str, list[str]]()
+        for did in set(dids).difference(answers.unanswered):
+            if did in kept and kept[did].is_active:
                 continue
             try:
-                document = await self._resolver.document(did, max_age_s=CONFIRM_MAX_AGE_S)
+                document = await self._resolver.document(did, max_age_s=0)
             except IdentityError:
-                del kept[did]
+                kept.pop(did, None)
                 continue
             if document.pds_url != pds_url:
-                del kept[did]
-        return Answers(kept, answers.unanswered)
+                kept.pop(did, None)
+                await self._keeper.store(document, max_age_s=NEW_MAX_AGE_S)
+                if document.pds_url is not None:
+                    moved.setdefault(document.pds_url, []).append(did)
+        return Answers(kept, answers.unanswered, moved)
 
     async def _report(self, statuses: dict[str, RepoStatus]) -> None:
         entries = list(statuses.items())
@@ -198,7 +219,7 @@ async def ask_host(http: HttpClient, pds_url: str, dids: Sequence[str]) -> Answe
             await _ask_each(http, pds_url, found, open_dids)
     except TimeoutError:
         _log.warning("a host takes too long to be compared", pds_url=pds_url)
-    return Answers(found, sorted(open_dids))
+    return Answers(found, sorted(open_dids), {})
 
 
 async def _ask_each(
