@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,11 +40,7 @@ HEADS = """
      where r.sync_state = 'synchronized' and r.is_active and r.tracked_by is not null
 """
 RECORDS_QUERY = "select did, collection, rkey, cid from sync.records"
-TOLD_TWICE = """
-    select did, rev, collection, rkey, kind, count(*)
-      from sync.change_log where is_live and kind in ('create', 'update', 'delete')
-     group by did, rev, collection, rkey, kind, cid having count(*) > 1
-"""
+LIVE_CHANGE = ("did", "rev", "collection", "rkey", "kind", "cid")
 STATES = """
     select r.did, r.sync_state, r.is_active, r.account_status, h.rev, h.seen_rev, r.attempts,
            r.next_fetch_at::text, r.error
@@ -80,6 +77,7 @@ class Lab:
         self.traffic = Traffic(net.world, seed=seed)
         self.kills = Kills(seed)
         self.fold = Fold()
+        self.told: Counter[tuple[Any, ...]] = Counter()
         self._log = folder / "service.log"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -89,7 +87,7 @@ class Lab:
 
     # The service --------------------------------------------------------------------------------
 
-    async def launch(self, **settings: str) -> None:
+    async def launch(self, *arguments: str, **settings: str) -> None:
         """Start the service as a user would."""
         environment = clean_environment(
             STANDPIPE_DATABASE_URL=self.service_url,
@@ -102,7 +100,13 @@ class Lab:
         )
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                PROGRAM, "run", env=environment, cwd=self._log.parent, stdout=log, stderr=log
+                PROGRAM,
+                "run",
+                *arguments,
+                env=environment,
+                cwd=self._log.parent,
+                stdout=log,
+                stderr=log,
             )
 
     async def start(self) -> None:
@@ -197,9 +201,19 @@ class Lab:
                 continue
             await transaction.commit()
             for row in rows:
-                self.fold.apply(dict(row))
+                self.take(dict(row))
             if not rows:
                 return
+
+    def take(self, row: dict[str, Any]) -> None:
+        """Follow one row; the same live change is told once."""
+        self.fold.apply(row)
+        if row["is_live"] and row["kind"] in {"create", "update", "delete"}:
+            self.told[tuple(row[name] for name in LIVE_CHANGE)] += 1
+
+    def told_twice(self) -> list[tuple[Any, ...]]:
+        """Return the live changes that the reader was told more than once."""
+        return [change for change, count in self.told.items() if count > 1]
 
     async def stored(self) -> dict[Key, str]:
         """Return what apps see."""

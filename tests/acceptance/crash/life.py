@@ -4,12 +4,16 @@ Two accounts change their minds, one moves, a crowd writes, newcomers come and g
 honest; each names the point it leads to, so that a point is not waited for in vain.
 """
 
+import asyncio
+from collections.abc import Callable
+
 from sync.simnet import Account
 from sync.simnet.traffic import POST, Traffic, generate, make_records
 from tests.acceptance.crash.lab import Lab
 from tests.acceptance.crash.network import WatchedSimnet
 
 CROWD, CROWD_RECORDS = 5, 40
+SILENT = 51  # on one host, so that after a gap its list is read
 NEWCOMER_RECORDS = 6
 NEWCOMERS_AT_ONCE = 3
 PDS_COUNT = 3
@@ -31,7 +35,10 @@ class LivelyLab(Lab):
             account.create(POST, {"$type": POST, "text": "mine"}, rkey=MINE)
         self.newcomers: list[Account] = []
         self.rounds = 0
-        return [*self.crowd, self.mover, self.moody, self.shy]
+        silent = [
+            world.create_account(records=make_records(self.rng, 1)) for _ in range(SILENT)
+        ]
+        return [*self.crowd, self.mover, self.moody, self.shy, *silent]
 
     def write(self, count: int) -> None:
         for _ in range(count):
@@ -95,11 +102,41 @@ class LivelyLab(Lab):
         self.lose_changes(account)
         self.say(account)
 
+    def fail_lookup(self) -> None:
+        """Have the directory fail once when somebody's identity is looked up."""
+        account = self.rng.choice(self.crowd)
+        self.net.fail_next(account.did, status=503)
+        account.emit_identity()
+
     def open_gap(self) -> None:
         """Cut the firehose and forget what was sent meanwhile: a cursor that is too old."""
         if self.net.cut_firehose():
             self.write(3)
             self.net.forget_history()
+
+    def happen_in_peace(self) -> None:
+        """Let everything happen of which the service has to make the best without an operator."""
+        self.happen()
+        self.break_chain()
+        self.open_gap()
+        if self.rounds % 2:
+            self.fail_fetch()
+        else:
+            self.fail_lookup()
+
+    async def trickle(self, pause_s: float) -> None:
+        """Let one thing happen at a time, so that batches are of one event."""
+        account = self.rng.choice(self.crowd)
+        steps: list[Callable[[], object]] = [
+            lambda: self.say(account),
+            account.emit_identity,
+            lambda: self._change_mind(self.shy, "takendown"),
+            self.break_chain,
+            account.emit_sync,
+        ]
+        for step in steps:
+            step()
+            await asyncio.sleep(pause_s)
 
     # What operators do --------------------------------------------------------------------------
 
@@ -118,6 +155,7 @@ class LivelyLab(Lab):
         account = self.rng.choice(self.crowd)
         self.lose_changes(account)
         await self.resync(account)
+        self.say(account)  # a fetch that runs already asks for no other one: this shows what it lacks
 
     async def round(self) -> None:
         """Let everything happen once."""
@@ -129,3 +167,5 @@ class LivelyLab(Lab):
             self.fail_fetch()
         if self.rounds % 3 == 1:
             self.open_gap()
+        if self.rounds % 4 == 3:
+            self.fail_lookup()

@@ -20,7 +20,10 @@ _SSL, _GSS, _CANCEL = 80877103, 80877104, 80877102
 _WORD = struct.Struct(">I")
 _NUMBERS = re.compile(r"\s\d+([.]\d+)?")
 _CALL = re.compile(r"\b(sync(?:_priv)?\.[a-z_]+|pg_[a-z_]+)\(")
+_PARTITION = re.compile(r"_\d+\b")
 _COPY = re.compile(r"copy \S*?\"?(stage_[a-z]+)", re.IGNORECASE)
+# What asyncpg asks to learn about types; all the schema check does is look.
+_DRIVERS_OWN = re.compile(r"typeinfo_tree|set_config[(]'jit'|current_setting[(]'jit'|to_regclass")
 # Parse, Bind, Describe, Execute, Close: what waits for a Sync.
 _PREPARING = {b"P", b"B", b"D", b"E", b"C"}
 _LOST = (ConnectionError, asyncio.IncompleteReadError, OSError)
@@ -165,7 +168,9 @@ class _Connection:
         """Return what a step is; BEGIN is none, for nothing has happened yet."""
         word = sql.split(None, 1)[0].upper().rstrip(";")
         if word in {"BEGIN", "ROLLBACK"}:
-            self._last_call = ""
+            self._last_call = "" if word == "BEGIN" else None
+            return None
+        if _DRIVERS_OWN.search(sql):
             return None
         if word == "COMMIT":
             last, self._last_call = self._last_call, None
@@ -209,7 +214,7 @@ def name_of(sql: str) -> str:
         return f"COPY {copied[1]}"
     if called := _CALL.search(sql):
         return called[1]
-    return " ".join(sql.split())[:50]
+    return _PARTITION.sub("", " ".join(sql.split()))[:60]
 
 
 async def _read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
