@@ -60,7 +60,7 @@ class Gap(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a PDS said about some accounts, for which of them it did not answer, who is elsewhere."""
+    """What a PDS said about some accounts, for whom it did not answer, and who is elsewhere."""
 
     statuses: dict[str, RepoStatus]
     unanswered: list[str]
@@ -148,10 +148,10 @@ class GapCloser:
             moved: ByHost = {}
             for pds_url, answers in (await self._ask_hosts(by_host)).items():
                 await self._report(answers.statuses)
-                for known, new in ((unanswered, {pds_url: answers.unanswered}), (moved, answers.moved)):
-                    for url, dids in new.items():
-                        if dids:
-                            known.setdefault(url, []).extend(dids)
+                if answers.unanswered:
+                    unanswered.setdefault(pds_url, []).extend(answers.unanswered)
+                for new_url, dids in answers.moved.items():
+                    moved.setdefault(new_url, []).extend(dids)
             by_host = moved
         return unanswered
 

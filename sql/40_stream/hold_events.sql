@@ -1,5 +1,8 @@
 -- Keep what has to wait for a fetch, forget what was walked.
 --
+-- The fetch may have ended in this very walk, with the account's status: then nothing waits for it
+-- (AC-02). Kept, such an event would stay for as long as the account does not come back.
+--
 -- Called by: sync_priv.walk_events().
 create or replace function sync_priv.hold_events()
   returns void
@@ -7,6 +10,10 @@ create or replace function sync_priv.hold_events()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  update pg_temp.walk w set outcome = 'dropped'
+    from sync.repos r
+   where w.outcome = 'held' and r.repo_id = w.repo_id
+     and (r.sync_state <> 'fetching' or not r.is_active);
   perform sync_priv.forget_held(
     array_agg(w.event_key) filter (where w.outcome <> 'held'),
     array_agg(w.event_key) filter (where w.outcome = 'held'))

@@ -115,6 +115,19 @@ def test_what_was_held_is_dropped_and_its_rev_remembered(service):
     assert service.value("select seen_rev from sync.heads") == rev(12)
 
 
+@pytest.mark.rule("AC-02", "BF-03", "BF-11")
+@pytest.mark.parametrize("batches", [1, 2])
+def test_what_was_held_goes_with_the_fetch_that_the_account_ends(service, batches):
+    service.claim(1)
+    live = Event(A, rev=12, since=11, before="t11", data="t12", ops=[Op("create", "c", "live")])
+    gone = Event(A, kind="account", is_active=False, status="deactivated")
+    for events in [(live, gone)] if batches == 1 else [(live,), (gone,)]:
+        service.apply(*events)
+    assert service.state(1) == "desynchronized"
+    assert service.value("select count(*) from sync_priv.held_events") == 0
+    assert service.value("select seen_rev from sync.heads") == rev(12)
+
+
 def test_a_long_error_is_cut(service):
     fail(service, service.claim(1), "x" * 10_000)
     assert len(repo(service)["error"]) == 500

@@ -10,15 +10,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from sync.database import IngestConnection, connect
 from sync.embedded import EmbeddedPostgres
-from sync.errors import DatabaseUnavailable
 from sync.schema import upgrade
 from tests.acceptance.crash.gate import BEFORE, Gate, Place, Visit
 from tests.acceptance.crash.lab import CONVERGE_TIMEOUT_S, HEADS, LANE, POLL_S, SESSIONS, STATES
@@ -36,7 +33,6 @@ SERVICE, LANE_PROCESS, BACKEND, POSTMASTER, READER = (
     "reader",
 )
 VICTIMS = (SERVICE, LANE_PROCESS, BACKEND, POSTMASTER, READER)
-LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, DatabaseUnavailable)
 TIME_PASSES_S = 1.0
 READER_TIMEOUT_S = 1.5
 DATABASE_CODE = 3  # the exit code of a service that could not begin to work
@@ -49,7 +45,9 @@ AT_REST = """
     select (select count(*) from sync.repos where sync_state = 'fetching') as fetching,
            (select count(*) from sync.repos where is_identity_stale and tracked_by is not null)
              as stale_identities,
-           (select count(*) from sync_priv.held_events) as held_events,
+           (select string_agg(concat_ws(' ', h.kind, r.did, r.sync_state, r.is_active, h.is_due),
+                              ', ')
+              from sync_priv.held_events h join sync.repos r using (repo_id)) as held_events,
            (select count(*) from sync_priv.purges) as purges,
            (select count(*) from sync.fetch_queue) as queued,
            (select count(*) from sync_priv.pending_changes) as pending_changes,
@@ -64,7 +62,9 @@ LET_TIME_PASS = """
      where is_identity_stale and identity_checked_at is not null;
     update sync.hosts set ready_at = '-infinity' where ready_at > now()
 """
-HELD = "select count(*) from sync_priv.held_events h join sync.repos r using (repo_id) where did = $1"
+HELD = (
+    "select count(*) from sync_priv.held_events h join sync.repos r using (repo_id) where did = $1"
+)
 IS_FETCHING = "select sync_state = 'fetching' and is_active from sync.repos where did = $1"
 BACKENDS = """
     select pid, application_name from pg_stat_activity
@@ -125,19 +125,6 @@ class Arena(LivelyLab):
             self._process = None
         if self._process is None:
             await self.launch()
-
-    async def ask(self, query: str, *arguments: Any) -> None:
-        """Do what an operator does, however often it takes."""
-        while True:
-            try:
-                await self.conn.execute(query, *arguments)
-            except LOST:
-                self.conn = await self._reconnected(self.conn)
-            else:
-                return
-
-    async def resync(self, account: Any) -> None:
-        await self.ask("select sync.resync_repos(array[$1])", account.did)
 
     # Kills --------------------------------------------------------------------------------------
 
@@ -212,7 +199,7 @@ class Arena(LivelyLab):
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(self._server.revive)
-        self.killer = await self._reconnected(self.killer)
+        self.killer = await self.reconnected(self.killer)
         return POSTMASTER, False
 
     async def _cut_firehose(self, place: Place | None) -> tuple[str, bool]:
@@ -224,16 +211,6 @@ class Arena(LivelyLab):
             await asyncio.sleep(POLL_S)
         return READER, True
 
-    async def _reconnected(self, conn: IngestConnection) -> IngestConnection:
-        conn.terminate()
-        deadline = time.monotonic() + CONVERGE_TIMEOUT_S
-        while True:
-            try:
-                return await connect(self.url, name="kill test")
-            except DatabaseUnavailable:
-                assert time.monotonic() < deadline, "the server does not return"
-                await asyncio.sleep(POLL_S)
-
     # What has to be right again -----------------------------------------------------------------
 
     @property
@@ -242,7 +219,7 @@ class Arena(LivelyLab):
         return self._process is None
 
     async def look_at_ruins(self) -> None:
-        """See that nobody of a dead service lives on, and that there are whole transactions only."""
+        """See that nobody of a dead service lives on, and that all transactions are whole."""
         if not self.is_dead:
             return
         orphans, self._orphans = self._orphans, []
@@ -303,6 +280,7 @@ class Arena(LivelyLab):
             if identities.get(one.did) != wanted:
                 found.append(f"{one.did}: {identities.get(one.did)} instead of {wanted}")
         row = await self.conn.fetchrow(AT_REST)
+        assert row is not None
         found += [f"{name}: {count}" for name, count in row.items() if count]
         if await self.conn.fetchval(LANE) is None:
             found.append("no lane")

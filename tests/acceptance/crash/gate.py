@@ -13,7 +13,7 @@ BEFORE, DURING, AFTER = "before", "during", "after"
 
 
 class Point(NamedTuple):
-    """A step of one part of the service, as its connection's name and its SQL tell, or a request."""
+    """A step of one part of the service, by its connection's name and its SQL; or a request."""
 
     part: str
     what: str

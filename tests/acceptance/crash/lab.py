@@ -181,7 +181,8 @@ class Lab:
 
     async def is_level(self) -> bool:
         """Tell whether every repo is where its account is."""
-        return dict(await self.conn.fetch(HEADS)) == {one.did: one.rev for one in self.accounts}
+        heads = {row["did"]: row["rev"] for row in await self.conn.fetch(HEADS)}
+        return heads == {account.did: account.rev for account in self.accounts}
 
     async def describe(self) -> str:
         """Return what there is to know when it does not converge."""

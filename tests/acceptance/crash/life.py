@@ -5,11 +5,17 @@ honest; each names the point it leads to, so that a point is not waited for in v
 """
 
 import asyncio
+import time
 from collections.abc import Callable
+from typing import Any
 
+import asyncpg
+
+from sync.database import IngestConnection, connect
+from sync.errors import DatabaseUnavailable
 from sync.simnet import Account
 from sync.simnet.traffic import POST, Traffic, generate, make_records
-from tests.acceptance.crash.lab import Lab
+from tests.acceptance.crash.lab import CONVERGE_TIMEOUT_S, POLL_S, Lab
 from tests.acceptance.crash.network import WatchedSimnet
 
 CROWD, CROWD_RECORDS = 5, 40
@@ -17,6 +23,7 @@ SILENT = 51  # on one host, so that after a gap its list is read
 NEWCOMER_RECORDS = 6
 NEWCOMERS_AT_ONCE = 3
 PDS_COUNT = 3
+LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, DatabaseUnavailable)
 MINE = "mine"  # a record that the random traffic does not know and so does not delete
 
 
@@ -35,9 +42,7 @@ class LivelyLab(Lab):
             account.create(POST, {"$type": POST, "text": "mine"}, rkey=MINE)
         self.newcomers: list[Account] = []
         self.rounds = 0
-        silent = [
-            world.create_account(records=make_records(self.rng, 1)) for _ in range(SILENT)
-        ]
+        silent = [world.create_account(records=make_records(self.rng, 1)) for _ in range(SILENT)]
         return [*self.crowd, self.mover, self.moody, self.shy, *silent]
 
     def write(self, count: int) -> None:
@@ -155,7 +160,8 @@ class LivelyLab(Lab):
         account = self.rng.choice(self.crowd)
         self.lose_changes(account)
         await self.resync(account)
-        self.say(account)  # a fetch that runs already asks for no other one: this shows what it lacks
+        # While a fetch runs already no other one is begun: this shows what it may lack.
+        self.say(account)
 
     async def round(self) -> None:
         """Let everything happen once."""
@@ -169,3 +175,29 @@ class LivelyLab(Lab):
             self.open_gap()
         if self.rounds % 4 == 3:
             self.fail_lookup()
+
+    # Operators do not give up -------------------------------------------------------------------
+
+    async def ask(self, query: str, *arguments: Any) -> None:
+        """Do what an operator does, however often it takes."""
+        while True:
+            try:
+                await self.conn.execute(query, *arguments)
+            except LOST:
+                self.conn = await self.reconnected(self.conn)
+            else:
+                return
+
+    async def resync(self, account: Account) -> None:
+        await self.ask("select sync.resync_repos(array[$1])", account.did)
+
+    async def reconnected(self, conn: IngestConnection) -> IngestConnection:
+        """Return a new connection, as soon as there is one to have."""
+        conn.terminate()
+        deadline = time.monotonic() + CONVERGE_TIMEOUT_S
+        while True:
+            try:
+                return await connect(self.url, name="kill test")
+            except DatabaseUnavailable:
+                assert time.monotonic() < deadline, "the server does not return"
+                await asyncio.sleep(POLL_S)

@@ -87,7 +87,7 @@ class WatchedSimnet(Simnet):
         before = set(listeners)
         serving = asyncio.ensure_future(handler(request))
         try:
-            while not (serving.done() or listeners - before):
+            while not (serving.done() or listeners - before):  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)
             await self.gate.pass_by(point, AFTER, Request(None))
             return await serving

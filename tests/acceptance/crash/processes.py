@@ -1,6 +1,5 @@
 """The processes of the service, as /proc shows them."""
 
-import os
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -24,7 +23,7 @@ def owner_of(port: int, pids: list[int]) -> int | None:
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir(_PROC) if name.isdecimal()]
+    return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
 
 
 def _stat(pid: int) -> tuple[str, int]:
@@ -51,8 +50,8 @@ def _inode_of(port: int) -> str | None:
 def _sockets_of(pid: int) -> set[str]:
     found = set()
     try:
-        for entry in os.scandir(_PROC / str(pid) / "fd"):
-            target = os.readlink(entry.path)
+        for entry in (_PROC / str(pid) / "fd").iterdir():
+            target = str(entry.readlink())
             if target.startswith("socket:["):
                 found.add(target[len("socket:[") : -1])
     except (FileNotFoundError, PermissionError):

@@ -117,4 +117,3 @@ class Saboteur:
 
     async def _define(self, definition: str) -> None:
         await self._conn.execute(f"set role sync_owner; {definition}; reset role")
-

@@ -1,10 +1,10 @@
 """Everything is killed, everywhere, and everything is right again.
 
-A first run without kills shows the points: every statement of every part of the service that
-commits or lies within a transaction, every request to the network. In the long form each is visited
-before it is asked for, right after it was sent and when it is answered; in the short one each part's
-session is ended once and everybody else is killed a few times. Afterwards a reader of the log, the
-tables and the honest network say the same, nothing is told twice, and nothing is left lying around.
+A first run without kills shows the points: every statement of every part of the service, every
+request to the network. In the long form each is visited before it is asked for, right after it was
+sent and when it is answered; in the short one a session of each part is ended once and everybody
+else is killed a few times. Afterwards a reader of the log, the tables and the honest network say
+the same, nothing is told twice, and nothing is left lying around.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Every function that the service calls fails once, and everything is right again.
 
 Which ones it calls is seen while nobody else does anything. Each fails as a full disk or a deadlock
-would have it; those inside sync.apply_events() and the reconcile also with an error that the data is
-to blame for: then a repo is put out of sync, and has to be fetched again by itself.
+would have it; those inside sync.apply_events() and the reconcile also with an error that the data
+is to blame for: then a repo is put out of sync, and has to be fetched again by itself.
 """
 
 import asyncio
@@ -72,7 +72,9 @@ async def fail_once(
                 break
         assert holder.is_closed(), f"{function.name} was not called"
         await lab.recover()
-    print(f"{function.name} failed with {sqlstate}: {time.monotonic() - began_at:.1f} s", flush=True)
+    print(
+        f"{function.name} failed with {sqlstate}: {time.monotonic() - began_at:.1f} s", flush=True
+    )
 
 
 @pytest.mark.rule("CU-04", "OP-10")
