@@ -21,7 +21,7 @@ from tests.acceptance.crash.arena import (
     VICTIMS,
     Arena,
 )
-from tests.acceptance.crash.gate import Place, Trap, Visit
+from tests.acceptance.crash.gate import Place, Point, Trap, Visit
 
 ROUNDS_SEEN = 6
 ROUND_S = 1.2
@@ -131,11 +131,13 @@ class Campaign:
     async def run(self, plan: Sequence[tuple[Visit, str]], *, batch: int) -> None:
         """Pay visits; after a few of them everything has to be right again."""
         for number, (visit, victim) in enumerate(plan):
-            began_at = time.monotonic()
             await self.visit(visit, victim)
             if number % batch == batch - 1 or number == len(plan) - 1:
                 await self.lab.recover()
-            print(f"  {time.monotonic() - began_at:.1f} s", flush=True)
+
+    def late_visits(self) -> list[Visit]:
+        """Return what nobody passed by before the first kill: how trouble is dealt with."""
+        return sorted(self.lab.gate.seen.keys() - set(self.visits))
 
     @property
     def victims(self) -> Counter[str]:
@@ -147,13 +149,21 @@ class Campaign:
 
     def summary(self) -> str:
         """Say how many kills of what there were, and which points were reached."""
-        lab = self.lab
-        reached = {each.point for each in self.done}
-        return (
-            f"{lab.kills.total} kills {dict(self.victims)} ({dict(lab.kills.kinds)}), "
-            f"{lab.held_at_kills} with held commits; {len(self.done)} visits of "
-            f"{len(reached)} points:\n" + "\n".join(f"  {each}" for each in sorted(self.done))
-        )
+        lab, points = self.lab, dict[Point, list[str]]()
+        for visit in sorted(self.done):
+            points.setdefault(visit.point, []).append(visit.moment)
+        lines = [
+            f"{lab.kills.total} kills (seed {lab.kills.seed}): {_counts(self.victims)}",
+            f"{lab.held_at_kills} kills with held commits",
+            _counts(lab.kills.kinds),
+            f"{len(self.done)} visits of {len(points)} points:",
+            *(f"  {point} ({', '.join(moments)})" for point, moments in points.items()),
+        ]
+        return "\n".join(lines)
+
+
+def _counts(counted: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counted.most_common())
 
 
 async def _ended(living: "asyncio.Task[None]") -> None:
