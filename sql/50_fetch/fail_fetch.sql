@@ -1,8 +1,9 @@
 -- A fetch ended without an export: remember why and when to try again.
 --
--- The PDS may have said that the account is not active (AC-13), or when it wants to be asked
--- again, which parks the whole host. What was held is walked in the new state: commits are
--- dropped, account and identity events count. A claim that is over changes nothing.
+-- The PDS may have said that the account is not active (AC-13): it is asked once more, for the
+-- stream may have told since that it is. Or when it wants to be asked again, which parks the whole
+-- host. What was held is walked in the new state: commits are dropped, account and identity events
+-- count. A claim that is over changes nothing.
 --
 -- Called by: fetchers.
 -- Locks: the repo's row, skip locked (null: try again); the host's, skip locked: who holds it
@@ -27,7 +28,9 @@ begin
      set sync_state = 'failed', error = left(p_error, 500), attempts = r.attempts + 1,
          next_fetch_at = sync_priv.clock() + sync_priv.backoff(r.attempts + 1),
          is_active = r.is_active and p_account_status is null,
-         account_status = coalesce(p_account_status, r.account_status)
+         account_status = coalesce(p_account_status, r.account_status),
+         is_identity_stale = r.is_identity_stale or p_account_status is not null,
+         identity_checked_at = case when p_account_status is null then r.identity_checked_at end
    where r.repo_id = p_repo_id and r.generation = p_generation
      and r.fetch_token = p_fetch_token and r.sync_state = 'fetching'
   returning r.host_id into v_host_id;

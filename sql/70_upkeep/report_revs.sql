@@ -1,6 +1,8 @@
 -- Compare what PDSes say with what is stored, after a gap: a repo with a newer rev is fetched,
 -- an account whose status was missed gets it. A lower rev is no news: real servers report stale
--- ones. The word is unsigned, so it never raises seen_rev.
+-- ones. The word is unsigned, so it never raises seen_rev. It may also be older than what the
+-- stream has told meanwhile, where that was no change then: so who is changed here is asked again,
+-- until the answer is no news.
 --
 -- Called by: gap repair.
 -- Locks: the repos (no key update, skip locked; a busy one is being worked on) in repo_id order.
@@ -29,6 +31,7 @@ begin
          account_status = case when u.is_active then null else u.status end,
          sync_state = case when u.is_active and r.sync_state = 'synchronized'
                            then 'desynchronized' else r.sync_state end,
+         is_identity_stale = true, identity_checked_at = null,
          next_fetch_at = sync_priv.clock()
     from unnest(p_dids, p_are_active, p_statuses) as u (did, is_active, status)
    where r.repo_id = any (v_locked) and r.did = u.did and u.is_active is not null

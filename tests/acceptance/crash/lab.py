@@ -25,6 +25,7 @@ RECORDS = 120
 EVIDENCE_TIMEOUT_S = 30.0
 CONVERGE_TIMEOUT_S = 60.0
 POLL_S = 0.01
+LOG_END_BYTES = 6_000
 
 LANE = """
     select application_name from pg_stat_activity
@@ -136,9 +137,10 @@ class Lab:
             self._process.kill()
             await self._process.wait()
 
-    def service_log(self) -> str:
-        """Return the end of what the service has said."""
-        return self._log.read_bytes()[-6000:].decode(errors="replace")
+    def service_log(self, end_bytes: int | None = LOG_END_BYTES) -> str:
+        """Return the end of what the service has said; None: all of it."""
+        said = self._log.read_bytes()
+        return said[-(end_bytes or len(said)) :].decode(errors="replace")
 
     # Waiting ------------------------------------------------------------------------------------
 

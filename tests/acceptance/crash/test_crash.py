@@ -72,6 +72,7 @@ async def test_everything_converges_whatever_is_killed_wherever(tmp_path: Path) 
             late = [(visit, campaign.choose_victim()) for visit in campaign.late_visits()]
             await campaign.run(late, batch=BATCH)  # some of these are too rare to be waited for
         await lab.stop()
+        assert "Traceback" not in lab.service_log(None)
         print(campaign.summary())
         reasons = {row["reason"] for row in await lab.conn.fetch(REASONS)}
         assert reasons <= EXPECTED_REASONS

@@ -98,6 +98,7 @@ async def test_everything_converges_whichever_function_fails(tmp_path: Path) -> 
         for function in faulty:
             await fail_once(lab, saboteur, function, THE_DATAS_FAULT, within=True)
         await lab.stop()
+        assert "Traceback" not in lab.service_log(None)
         reasons = {row["reason"] for row in await lab.conn.fetch(REASONS)}
         print(f"{len(retryable)} + {len(faulty)} functions failed; problems: {sorted(reasons)}")
         assert reasons & CONVICTIONS
