@@ -3,7 +3,8 @@
 -- The last word on an account counts; only a change is one (AC-18). While it is not active a
 -- fetch that runs is worth nothing (its generation is over), and when it is active again the
 -- chain is presumed broken (AC-07). An identity event is a hint to look again (MT-07). A
--- rejected message is remembered until the identity changes (D-03, A-21).
+-- rejected message is remembered until the identity changes (D-03, A-21). Its status is the key it
+-- failed with (empty: none): where that is not the repo's any more, this has happened already.
 --
 -- Called by: sync_priv.walk_events().
 create or replace function sync_priv.walk_statuses(p_run bigint)
@@ -38,9 +39,18 @@ begin
    where r.repo_id in (select w.repo_id from pg_temp.walk w
                         where w.run = p_run and w.kind = 'identity');
   update sync.repos r
-     set rejected_at = sync_priv.clock()
-   where r.repo_id in (select w.repo_id from pg_temp.walk w
-                        where w.run = p_run and w.kind = 'rejected');
+     set rejected_at = case when not j.is_outdated then sync_priv.clock() end,
+         sync_state = case when j.is_outdated and r.sync_state = 'synchronized'
+                           then 'desynchronized' else r.sync_state end,
+         next_fetch_at = case when j.is_outdated and r.sync_state = 'synchronized'
+                              then sync_priv.clock() else r.next_fetch_at end
+    from (select w.repo_id,
+                 coalesce(bool_or(w.status <> coalesce(k.signing_key, '')), false) as is_outdated
+            from pg_temp.walk w
+            join sync.repos k using (repo_id)
+           where w.run = p_run and w.kind = 'rejected'
+           group by w.repo_id) j
+   where r.repo_id = j.repo_id;
   update pg_temp.walk w set outcome = 'status'
    where w.run = p_run and w.kind in ('account', 'identity', 'rejected');
   perform pg_notify('sync_work', '');

@@ -44,7 +44,7 @@ RECORDS_QUERY = "select did, collection, rkey, cid from sync.records"
 LIVE_CHANGE = ("did", "rev", "collection", "rkey", "kind", "cid")
 STATES = """
     select r.did, r.sync_state, r.is_active, r.account_status, h.rev, h.seen_rev, r.attempts,
-           r.next_fetch_at::text, r.error
+           r.next_fetch_at::text, r.rejected_at::text, r.error
       from sync.repos r join sync.heads h using (repo_id)
 """
 

@@ -23,7 +23,13 @@ SILENT = 51  # on one host, so that after a gap its list is read
 NEWCOMER_RECORDS = 6
 NEWCOMERS_AT_ONCE = 3
 PDS_COUNT = 3
-LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, DatabaseUnavailable)
+LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection cut in mid-conversation can end in
+    DatabaseUnavailable,
+)
 MINE = "mine"  # a record that the random traffic does not know and so does not delete
 
 

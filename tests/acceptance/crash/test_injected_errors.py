@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.crash.arena import REASONS, SERVICE, Arena, arena
-from tests.acceptance.crash.campaign import EXPECTED_REASONS
+from tests.acceptance.crash.campaign import ATTEMPTS, EXPECTED_REASONS, START_TIMEOUT_S
 from tests.acceptance.crash.sabotage import Function, Saboteur
 
 IS_LONG = "STANDPIPE_TEST_LONG" in os.environ
@@ -59,11 +59,11 @@ async def fail_once(
     """Have one function fail, at the start of the service if it does not come by else."""
     began_at = time.monotonic()
     async with saboteur.failing(function, sqlstate, within=within) as holder:
-        for attempt in range(4):
-            if attempt in {1, 3}:
+        for attempt in range(ATTEMPTS):
+            if attempt and not lab.is_dead:
                 await lab.strike(SERVICE, None, None)
                 await lab.look_at_ruins()
-            ends_at = time.monotonic() + PATIENCE_S
+            ends_at = time.monotonic() + (START_TIMEOUT_S if attempt else PATIENCE_S)
             while not holder.is_closed() and time.monotonic() < ends_at:
                 await lab.keep_running()
                 await (lab.trickle(PAUSE_S) if within else lab.round())
