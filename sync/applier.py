@@ -125,7 +125,7 @@ class Applier:
         for event in events:
             batch.problems.note(reason, did=event.did, detail=event.kind)
             if event.kind != "broken":
-                await self._apply_events(batch, (event.as_broken(reason),))
+                await self._apply_events(batch, event.instead(reason))
                 return
         await self._transact(batch, ())
 

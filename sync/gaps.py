@@ -22,7 +22,7 @@ from sync.database import IngestConnection
 from sync.errors import IdentityError
 from sync.firehose import Backoff
 from sync.http import HttpClient, HttpFailure
-from sync.identities import RepoStatus, ask_status, read_status
+from sync.identities import NEW_MAX_AGE_S, IdentityKeeper, RepoStatus, ask_status, read_status
 from sync.progress import Progress
 from sync.resolver import Resolver
 from sync.wakes import wait_for
@@ -40,7 +40,7 @@ HOST_TIMEOUT_S = 600.0
 CONCURRENT_HOSTS = 8
 CONCURRENT_QUESTIONS = 8
 REPORT_SIZE = 1_000
-CONFIRM_MAX_AGE_S = 5.0
+MAX_MOVES = 3  # of one account while it is asked about
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 600.0
 
 _OPEN = "select source_id, gap_since from sync.open_gaps()"
@@ -63,10 +63,11 @@ class Gap(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a PDS said about some accounts, and for which of them it did not answer."""
+    """What a PDS said about some accounts, for whom it did not answer, and who is elsewhere."""
 
     statuses: dict[str, RepoStatus]
     unanswered: list[str]
+    moved: ByHost
 
 
 class GapCloser:
@@ -85,6 +86,7 @@ class GapCloser:
         self._conn = conn
         self._http = http
         self._resolver = resolver
+        self._keeper = IdentityKeeper(conn, resolver=resolver)
         self._progress = progress
         self._wake = wake
         self._compare_every = timedelta(seconds=compare_every_s)
@@ -141,50 +143,55 @@ class GapCloser:
         return unanswered
 
     async def _compare_hosts(self, by_host: ByHost) -> ByHost:
-        """Ask hosts side by side and report what they say; returns what they did not say."""
+        """Ask hosts side by side and report what they say; returns what they did not say.
+
+        Who has moved meanwhile is asked for where he lives now.
+        """
+        unanswered: ByHost = {}
+        for _ in range(MAX_MOVES):
+            moved: ByHost = {}
+            for pds_url, answers in (await self._ask_hosts(by_host)).items():
+                await self._report(answers.statuses)
+                if answers.unanswered:
+                    unanswered.setdefault(pds_url, []).extend(answers.unanswered)
+                for new_url, dids in answers.moved.items():
+                    moved.setdefault(new_url, []).extend(dids)
+            by_host = moved
+        return unanswered
+
+    async def _ask_hosts(self, by_host: ByHost) -> dict[str, Answers]:
         hosts = asyncio.Semaphore(CONCURRENT_HOSTS)
 
         async def ask(pds_url: str, dids: list[str]) -> Answers:
             async with hosts:
                 answers = await ask_host(self._http, pds_url, dids)
-                return await self._follow(pds_url, dids, answers)
+                return await self._confirm(pds_url, dids, answers)
 
         async with asyncio.TaskGroup() as group:
             tasks = {url: group.create_task(ask(url, dids)) for url, dids in by_host.items()}
-        for task in tasks.values():
-            await self._report(task.result().statuses)
-        return {
-            url: task.result().unanswered for url, task in tasks.items() if task.result().unanswered
-        }
+        return {url: task.result() for url, task in tasks.items()}
 
-    async def _follow(self, pds_url: str, dids: Sequence[str], answers: Answers) -> Answers:
-        """Ask elsewhere about accounts that live elsewhere by now.
+    async def _confirm(self, pds_url: str, dids: Sequence[str], answers: Answers) -> Answers:
+        """Drop what a host says to the disfavour of accounts that live elsewhere by now (MG-03).
 
-        What their old host says to their disfavour counts for nothing (MG-03).
+        The document is a fresh one: the move may have been told in the very gap. So it is stored,
+        too, and so is that of an account which the host does not know any more.
         """
-        kept = dict(answers.statuses)
-        served = {did for did, status in kept.items() if status.is_active}
-        moved: ByHost = {}
-        for did in sorted(set(dids) - served - set(answers.unanswered)):
-            present_url = await self._present_pds(did)
-            if present_url == pds_url:
+        kept, moved = dict(answers.statuses), dict[str, list[str]]()
+        for did in set(dids).difference(answers.unanswered):
+            if did in kept and kept[did].is_active:
                 continue
-            kept.pop(did, None)
-            if present_url is not None:
-                moved.setdefault(present_url, []).append(did)
-        unanswered = list(answers.unanswered)
-        for present_url, there in moved.items():
-            found = await ask_host(self._http, present_url, there)
-            kept |= found.statuses
-            unanswered += found.unanswered
-        return Answers(kept, unanswered)
-
-    async def _present_pds(self, did: str) -> str | None:
-        """Return where an account lives now, as far as anybody can say."""
-        try:
-            return (await self._resolver.document(did, max_age_s=CONFIRM_MAX_AGE_S)).pds_url
-        except IdentityError:
-            return None
+            try:
+                document = await self._resolver.document(did, max_age_s=0)
+            except IdentityError:
+                kept.pop(did, None)
+                continue
+            if document.pds_url != pds_url:
+                kept.pop(did, None)
+                await self._keeper.store(document, max_age_s=NEW_MAX_AGE_S)
+                if document.pds_url is not None:
+                    moved.setdefault(document.pds_url, []).append(did)
+        return Answers(kept, answers.unanswered, moved)
 
     async def _report(self, statuses: dict[str, RepoStatus]) -> None:
         entries = list(statuses.items())
@@ -216,7 +223,7 @@ async def ask_host(http: HttpClient, pds_url: str, dids: Sequence[str]) -> Answe
             await _ask_each(http, pds_url, found, open_dids)
     except TimeoutError:
         _log.warning("a host takes too long to be compared", pds_url=pds_url)
-    return Answers(found, sorted(open_dids))
+    return Answers(found, sorted(open_dids), {})
 
 
 async def _ask_each(

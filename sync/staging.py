@@ -74,11 +74,20 @@ class StagedEvent:
             self.reason,
         )
 
-    def as_broken(self, reason: str) -> "StagedEvent":
-        """Return what is staged instead of an event that the database cannot take."""
-        return replace(
+    def instead(self, reason: str) -> "tuple[StagedEvent, ...]":
+        """Return what is staged instead of an event that the database cannot take.
+
+        A fetch brings no status, least of all of an account that is not active: it is asked for.
+        """
+        broken = replace(
             StagedEvent(seq=self.seq, did=self.did, kind="broken"), rev=self.rev, reason=reason
         )
+        if self.kind == "account":
+            return (
+                broken,
+                StagedEvent(seq=self.seq, did=self.did, kind="identity", reason=reason),
+            )
+        return (broken,)
 
 
 class LaneClaim(NamedTuple):

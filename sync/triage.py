@@ -97,11 +97,18 @@ class Triage:
         """Refuse a message that fails with the latest identity there is.
 
         That a signature failed, or that a stranger wrote, is remembered with the repo: once its
-        key or PDS changes, it is fetched again (A-21).
+        key or PDS changes, it is fetched again (A-21). So is the key it failed with: somebody may
+        have stored another since.
         """
         message = waiting.message
         self.refuse(waiting.doubt, did=message.did, detail=waiting.detail)
-        return StagedEvent(seq=message.seq, did=message.did, kind="rejected", reason=waiting.doubt)
+        return StagedEvent(
+            seq=message.seq,
+            did=message.did,
+            kind="rejected",
+            status=self._repos.signer(message.did).signing_key or "",
+            reason=waiting.doubt,
+        )
 
     def refuse(
         self, reason: str, *, did: str = "", detail: str = "", sample: bytes | None = None

@@ -3,6 +3,9 @@
 -- What is early is walked again with the next event of its repo, at the latest when its time is up;
 -- at once where a status between them kept it apart from what it was waiting for.
 --
+-- The fetch may have ended in this very walk, with the account's status: then nothing waits for it
+-- (AC-02). Kept, such an event would stay for as long as the account does not come back.
+--
 -- Called by: sync_priv.walk_events().
 create or replace function sync_priv.hold_events()
   returns void
@@ -10,6 +13,10 @@ create or replace function sync_priv.hold_events()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  update pg_temp.walk w set outcome = 'dropped'
+    from sync.repos r
+   where w.outcome = 'held' and r.repo_id = w.repo_id
+     and (r.sync_state <> 'fetching' or not r.is_active);
   perform sync_priv.forget_held(
     array_agg(w.event_key) filter (where w.outcome not in ('held', 'early')),
     array_agg(w.event_key) filter (where w.outcome = 'held'),

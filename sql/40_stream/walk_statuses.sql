@@ -1,10 +1,12 @@
 -- Apply one run of account and identity events; they do not wait for a fetch.
 --
 -- An identity event is a hint to look again (MT-07), at once unless hints come all the time, and
--- then within a minute (MT-08). A rejected message is remembered until the identity changes
--- (D-03, A-21); right after such a change it is made up for at once, since the lane may have
--- judged it by the old identity. It also has the identity looked up, for the lane may not have been
--- allowed to ask (SG-09): at once, unless that was done a moment ago, and then within a minute.
+-- then within a minute (MT-08); one with a reason stands for a word on the account that could not
+-- be stored, so that its PDS is asked. A rejected message is remembered until the identity changes
+-- (D-03, A-21). Its status is the key it failed with (empty: none): where that is not the repo's
+-- any more, or the identity changed just now, this has happened already and is made up for at once.
+-- It also has the identity looked up, for the lane may not have been allowed to ask (SG-09): at
+-- once, unless that was done a moment ago, and then within a minute.
 --
 -- Called by: sync_priv.walk_events().
 -- Locks: the caller holds the repos' rows; rows of sync_priv.account_checks.
@@ -22,6 +24,9 @@ begin
     return;
   end if;
   perform sync_priv.walk_accounts(p_run);
+  perform sync_priv.open_checks(array(
+    select distinct w.repo_id from pg_temp.walk w
+     where w.run = p_run and w.kind = 'identity' and w.reason is not null));
   with hinted as (
     insert into sync_priv.account_checks as c (repo_id, hints, hinted_at, has_second_look)
     select distinct w.repo_id, 1, sync_priv.clock(), true
@@ -39,13 +44,25 @@ begin
     from hinted h
    where r.repo_id = h.repo_id;
   update sync.repos r
-     set rejected_at = sync_priv.clock(), is_identity_stale = true,
+     set rejected_at = case when not j.is_outdated then sync_priv.clock() end,
+         is_identity_stale = true,
          identity_checked_at = case
            when r.identity_checked_at > sync_priv.clock() - interval '6 seconds'
              then r.identity_checked_at
-         end
-   where r.repo_id in (select w.repo_id from pg_temp.walk w
-                        where w.run = p_run and w.kind = 'rejected');
+         end,
+         sync_state = case
+           when j.is_outdated and r.sync_state in ('synchronized', 'fetching')
+             then 'desynchronized'
+           else r.sync_state
+         end,
+         next_fetch_at = case when j.is_outdated then sync_priv.clock() else r.next_fetch_at end
+    from (select w.repo_id,
+                 coalesce(bool_or(w.status <> coalesce(k.signing_key, '')), false) as is_outdated
+            from pg_temp.walk w
+            join sync.repos k using (repo_id)
+           where w.run = p_run and w.kind = 'rejected'
+           group by w.repo_id) j
+   where r.repo_id = j.repo_id;
   if found then
     with late as (
       update sync_priv.account_checks c set moved_at = null

@@ -1,6 +1,8 @@
 -- Compare what PDSes say with what is stored, after a gap: a repo with a newer rev is fetched,
 -- an account whose status was missed gets it. A lower rev is no news: real servers report stale
--- ones. The word is unsigned, so it never raises seen_rev.
+-- ones. The word is unsigned, so it never raises seen_rev. It may also be older than what the
+-- stream has told meanwhile, where that was no change then: so who is changed here is asked again,
+-- until the answer is no news.
 --
 -- Called by: gap repair.
 -- Locks: the repos (no key update, skip locked; a busy one is being worked on) in repo_id order.
@@ -13,7 +15,7 @@ create or replace function sync.report_revs(
 as $$
 declare
   v_locked bigint[];
-  v_hidden bigint[];
+  v_changed bigint[];
   v_behind bigint;
   v_count  bigint;
 begin
@@ -37,11 +39,10 @@ begin
        and (r.is_active <> u.is_active
             or not u.is_active and r.account_status is distinct from u.status)
        and r.sync_state <> 'fetching'
-    returning r.repo_id, r.is_active
+    returning r.repo_id
   )
-  select array_agg(c.repo_id) into v_hidden from changed c where not c.is_active;
-  -- The answer may be older than the last event: the next one is not.
-  perform sync_priv.open_checks(coalesce(v_hidden, '{}'));
+  select array_agg(c.repo_id) into v_changed from changed c;
+  perform sync_priv.open_checks(coalesce(v_changed, '{}'));
   update sync.repos r
      set sync_state = 'desynchronized', error = 'gap', next_fetch_at = sync_priv.clock()
     from unnest(p_dids, p_revs) as u (did, rev), sync.heads h

@@ -8,7 +8,6 @@ deadlock happened. Each kill is proven by what the database showed just before.
 
 import asyncio
 import os
-import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,25 +23,25 @@ from sync.embedded import EmbeddedPostgres
 from sync.errors import DatabaseUnavailable
 from sync.schema import upgrade
 from sync.simnet import Simnet
-from sync.simnet.traffic import Traffic
 from tests.acceptance.app_reader import DIFFERENCE, NAME, SETUP, AppReader
-from tests.acceptance.test_kill import (
-    ACTIVITY,
-    EVIDENCE_TIMEOUT_S,
-    LOCK_HEADS,
-    LOCK_LOG,
-    LOCK_RECORDS,
-    POLL_S,
-    SESSIONS,
-    Kills,
-    Lab,
-)
+from tests.acceptance.crash.lab import SESSIONS, Lab
 from tests.postgres import FAST, chosen_binaries
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 SEEDS = range(12) if "STANDPIPE_TEST_LONG" in os.environ else [1]
+LOCK_RECORDS = "lock table sync.stored_records in share mode"
+LOCK_HEADS = "lock table sync.heads in share mode"
+LOCK_LOG = "select pg_advisory_lock(7261, 1)"
 LOCK_APP = "lock table app.records in share mode"
+# What a backend of the service does and waits for, as the server itself sees it.
+ACTIVITY = r"""
+    select format('%s waits for a lock (%s) in %s', application_name, wait_event,
+                  coalesce(substring(query from 'sync\.[a-z_]+\('), query))
+      from pg_stat_activity
+     where datname = current_database() and state = 'active' and wait_event_type = 'Lock'
+       and application_name like $1 and query ilike $2
+"""
 BACKEND = """
     select pid from pg_stat_activity
      where datname = current_database() and application_name like $1
@@ -68,10 +67,7 @@ class CrashLab(Lab):
     def __init__(
         self, net: Simnet, url: str, conn: IngestConnection, folder: Path, seed: int
     ) -> None:
-        super().__init__(net, url, conn, folder)
-        self.rng = random.Random(seed)
-        self.traffic = Traffic(net.world, seed=seed)
-        self.kills = Kills(seed)
+        super().__init__(net, url, conn, folder, seed)
         self.server: EmbeddedPostgres | None = None
         self.reader = AppReader(url)
         self.reading: asyncio.Task[None] | None = None
@@ -84,16 +80,6 @@ class CrashLab(Lab):
         if self.reading is not None and self.reading.done():
             self.reading.result()
         return await self.conn.fetchval(DIFFERENCE) == 0
-
-    @asynccontextmanager
-    async def lock(self, statement: str) -> AsyncIterator[None]:
-        """Stop whoever comes to a certain point; the lock may go down with the server."""
-        conn = await connect(self.url, name="kill test lock")
-        try:
-            await conn.execute(f"begin; {statement}")
-            yield
-        finally:
-            conn.terminate()
 
     async def kill_backend(self, name: str, evidence: str) -> None:
         """Kill one session; PostgreSQL then ends all others and recovers by itself."""
@@ -132,14 +118,6 @@ class CrashLab(Lab):
 
     async def _has_read(self, before: int) -> bool:
         return self.reader.commits > before
-
-    async def until(self, check: Callable[[], Awaitable[bool]], otherwise: str) -> None:
-        """Wait for something, in bounded time."""
-        deadline = asyncio.get_running_loop().time() + EVIDENCE_TIMEOUT_S
-        while not await check():
-            in_time = asyncio.get_running_loop().time() < deadline
-            assert in_time, f"{otherwise}\n{self.service_log()}"
-            await asyncio.sleep(POLL_S)
 
     async def _before(self) -> None:
         """A crash forgets the statistics: look at them first."""

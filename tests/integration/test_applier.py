@@ -87,6 +87,17 @@ async def test_one_poisoned_event_costs_its_repo_and_nobody_else(ingest, clone):
     await owner.close()
 
 
+@pytest.mark.rule("OP-10", "AC-18", "D-11")
+async def test_a_status_that_cannot_be_taken_is_asked_for(ingest, clone):
+    applier, owner, _ = await lane_on(ingest, clone, 2)
+    await owner.execute("update sync.repos set is_identity_stale = false")
+    status = StagedEvent(SEQ, did(1), "account", is_active=False, status="a\0")
+    await applier.apply(batch_of([status]))
+    query = "select did from sync.repos where is_identity_stale and sync_state = 'desynchronized'"
+    assert await owner.fetchval(query) == did(1)
+    await owner.close()
+
+
 @pytest.mark.rule("CU-08", "CU-09", "OP-10")
 async def test_a_gap_is_noted_with_the_first_half_that_moves_the_cursor(ingest, clone, monkeypatch):
     applier, owner, _ = await lane_on(ingest, clone, 4)

@@ -57,6 +57,33 @@ async def test_what_a_stream_left_out_unnoticed_is_found_by_comparing(clone, tmp
         await rig.stop()
 
 
+@pytest.mark.rule("CU-09", "MG-03", "D-11")
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_who_moves_within_a_gap_is_asked_for_at_his_new_host(
+    clone, tmp_path: Path, leaves: bool
+):
+    async with (
+        Simnet(seed=49, start_us=None, pds_count=2) as net,
+        rig_on(net, clone, tmp_path) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await net.stop_server("relay")
+        alice.move_account(1)
+        alice.create(NOTE, note("two"), rkey="b")
+        if leaves:
+            alice.leave_host(0)
+        net.forget_history()
+        await net.start_server("relay")
+        await rig.level(alice)
+        query = "select is_active and pds_url = $1 from sync.repo_status"
+        assert await rig.conn.fetchval(query, alice.host.url)
+        await rig.stop()
+
+
 async def has_gap(rig: Rig) -> bool:
     """Tell whether a gap is open."""
     return not await rig.has_no_gap()

@@ -62,6 +62,7 @@ def test_a_claim_that_is_over_changes_nothing(service):
 
 @pytest.mark.rule("AC-13")
 def test_a_pds_that_says_the_account_is_gone_hides_it(service):
+    service.conn.execute("update sync.repos set is_identity_stale = false")
     start = service.position()
     assert fail(service, service.claim(1), p_account_status="takendown")
     row = repo(service)
@@ -69,6 +70,7 @@ def test_a_pds_that_says_the_account_is_gone_hides_it(service):
     assert service.texts(1) == {}
     assert [kind for kind, _, _ in service.log(start)] == ["account", "purge"]
     assert service.rows("select * from sync.claim_fetches(10, 10)") == []
+    assert len(service.rows("select * from sync.claim_identities(10)")) == 1, "and asked again"
 
 
 @pytest.mark.rule("BF-16")
@@ -111,6 +113,19 @@ def test_what_was_held_is_dropped_and_its_rev_remembered(service):
     )
     assert held == {"held": 1}
     fail(service, claim)
+    assert service.value("select count(*) from sync_priv.held_events") == 0
+    assert service.value("select seen_rev from sync.heads") == rev(12)
+
+
+@pytest.mark.rule("AC-02", "BF-03", "BF-11")
+@pytest.mark.parametrize("batches", [1, 2])
+def test_what_was_held_goes_with_the_fetch_that_the_account_ends(service, batches):
+    service.claim(1)
+    live = Event(A, rev=12, since=11, before="t11", data="t12", ops=[Op("create", "c", "live")])
+    gone = Event(A, kind="account", is_active=False, status="deactivated")
+    for events in [(live, gone)] if batches == 1 else [(live,), (gone,)]:
+        service.apply(*events)
+    assert service.state(1) == "desynchronized"
     assert service.value("select count(*) from sync_priv.held_events") == 0
     assert service.value("select seen_rev from sync.heads") == rev(12)
 

@@ -150,6 +150,19 @@ def test_an_account_that_came_back_meanwhile_is_shown_and_fetched(service):
     assert service.value("select account_status from sync.repos where did = %s", A) is None
 
 
+@pytest.mark.rule("AC-18", "D-11")
+@pytest.mark.parametrize("is_active", [False, True])
+def test_who_is_changed_by_hearsay_is_asked_again_until_it_is_no_news(service, is_active):
+    if is_active:
+        service.apply(Event(A, kind="account", is_active=False, status="takendown"))
+    service.conn.execute("update sync.repos set is_identity_stale = false")
+    report(service, (A, None, is_active, "takendown"), (B, None, True, None))
+    assert [row["did"] for row in service.rows("select did from sync.claim_identities(9)")] == [A]
+    service.conn.execute("update sync.repos set is_identity_stale = false")
+    report(service, (A, None, is_active, "takendown"))
+    assert service.rows("select did from sync.claim_identities(9)") == []
+
+
 def test_nobody_knows_nothing_changes(service):
     assert report(service, (A, None, None, None), (did(9), rev(11), True, None)) == 0
     assert service.state(1) == "synchronized"

@@ -157,6 +157,21 @@ def test_an_unchanged_identity_keeps_the_rejection_in_mind(rejected):
     assert repo(rejected)["rejected_at"] is not None
 
 
+@pytest.mark.rule("A-21", "D-03")
+@pytest.mark.parametrize(
+    ("failed_with", "is_outdated"), [("", True), ("did:key:z0", True), (None, False)]
+)
+def test_a_message_that_failed_with_a_key_before_the_stored_one_is_made_up_for(
+    service, failed_with, is_outdated
+):
+    resolve(service)
+    service.reconcile(service.claim(1), {"a": "x"}, at=10, data="t10")
+    now = repo(service)["signing_key"] if failed_with is None else failed_with
+    service.apply(Event(A, kind="rejected", status=now))
+    assert service.state(1) == ("desynchronized" if is_outdated else "synchronized")
+    assert (repo(service)["rejected_at"] is None) == is_outdated
+
+
 def test_a_failed_repo_is_tried_at_once_on_its_new_host(service):
     service.locate(1, 2, 3)
     claim = service.claim(1)
