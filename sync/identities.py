@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 
 import asyncpg
 import httpx
@@ -25,7 +26,7 @@ STORE_RETRY_S = 0.1
 
 _CLAIM = "select did, handle, pds_url, signing_key from sync.claim_identities($1)"
 _KNOWN = "select handle, pds_url, signing_key from sync.repo_identity(array[$1::text])"
-_SET = "select sync.set_identity($1, $2, $3, $4)"
+_SET = "select sync.set_identity($1, $2, $3, $4, $5)"
 _FAIL = "select sync.fail_identity($1, $2)"
 
 
@@ -86,8 +87,9 @@ class IdentityKeeper:
                 handle = await self._conn.fetchval(_KNOWN, document.did)
         for _ in range(STORE_ATTEMPTS):
             async with self._lock:
+                age = timedelta(seconds=self._resolver.age_s(identity))
                 is_stored = await self._conn.fetchval(
-                    _SET, document.did, handle, identity.pds_url, identity.signing_key
+                    _SET, document.did, handle, identity.pds_url, identity.signing_key, age
                 )
             if is_stored:
                 return

@@ -48,6 +48,7 @@ class Identity:
     handle: str | None
     pds_url: str | None
     signing_key: str | None
+    looked_up_at: float  # on the resolver's clock: when the lookup of the document began
 
 
 class Resolver:
@@ -109,7 +110,14 @@ class Resolver:
         """Return the document's contents with the handle checked both ways."""
         document = await self.document(did, max_age_s=max_age_s)
         handle = await self._check_handle(document, max_age_s=max_age_s)
-        return Identity(did, handle, document.pds_url, document.signing_key)
+        known = self._documents.get(did)
+        if known is None or known[1] is not document:  # a newer one came meanwhile
+            return await self.resolve(did, max_age_s=max_age_s)
+        return Identity(did, handle, document.pds_url, document.signing_key, known[0])
+
+    def age_s(self, identity: Identity) -> float:
+        """Return how long ago the lookup began that brought an identity."""
+        return self._clock() - identity.looked_up_at
 
     async def refresh(self, did: str) -> DidDocument | None:
         """Ask past the cache; when that happened too often, return what is cached, if anything."""
@@ -147,7 +155,7 @@ class Resolver:
             if is_right and age_s < min(HANDLE_TTL_S, max_age_s):
                 return claim
             # Who asks for news is not told that it was wrong a moment ago: it may be right now.
-            if not is_right and age_s <= INVALID_HANDLE_TTL_S <= max_age_s:
+            if not is_right and age_s < INVALID_HANDLE_TTL_S <= max_age_s:
                 return INVALID_HANDLE
         try:
             owner = await self._handles.find_did(claim)
@@ -162,18 +170,19 @@ class Resolver:
         if task is None:
             task = asyncio.create_task(self._fetch(did))
             self._running[did] = task
-            task.add_done_callback(lambda done: self._finish(did, done))
+            started_at = self._clock()
+            task.add_done_callback(lambda done: self._finish(did, done, started_at))
         # Shielded: one caller that gives up must not take the answer from the others.
         return await asyncio.shield(task)
 
-    def _finish(self, did: str, task: asyncio.Task[DidDocument]) -> None:
+    def _finish(self, did: str, task: asyncio.Task[DidDocument], started_at: float) -> None:
         """Remember how a lookup ended."""
         self._running.pop(did, None)
         if task.cancelled():
             return
         error = task.exception()
         if error is None:
-            self._documents[did] = (self._clock(), task.result())
+            self._documents[did] = (started_at, task.result())
             self._errors.pop(did, None)
         elif isinstance(error, IdentityError):
             ttl_s = TRANSIENT_TTL_S if error.reason == "transient" else ERROR_TTL_S

@@ -6,10 +6,14 @@
 -- mirror that lags, and a handle that fails may point here in a moment: the repo is left stale, to
 -- be looked up once more (IN-17). So is a busy one.
 --
+-- Several may look up one DID at a time, and the handle takes longer for one than for another: what
+-- was looked up before the stored identity is not stored over it. p_age is how long ago that was.
+--
 -- Called by: the service, after resolving.
 -- Locks: the repo's row, skip locked.
 create or replace function sync.set_identity(
-    p_did text, p_handle text, p_pds_url text, p_signing_key text)
+    p_did text, p_handle text, p_pds_url text, p_signing_key text,
+    p_age interval default interval '0')
   returns boolean
   language plpgsql
   security definer
@@ -18,6 +22,7 @@ as $$
 declare
   v_repo     sync.repos%rowtype;
   v_host_id  int := 0;
+  v_as_of    timestamptz := sync_priv.clock() - p_age;
   v_is_moved boolean;
   v_is_same  boolean;
   v_is_again boolean;
@@ -26,6 +31,9 @@ begin
     from sync.repos r where r.did = p_did for no key update skip locked;
   if not found then
     return false;
+  end if;
+  if v_repo.identity_as_of > v_as_of then
+    return true;
   end if;
   v_is_moved := (v_repo.signing_key, v_repo.pds_url) is distinct from (p_signing_key, p_pds_url);
   v_is_same := not v_is_moved and v_repo.handle is not distinct from p_handle;
@@ -42,7 +50,7 @@ begin
   update sync.repos r
      set handle = p_handle, pds_url = p_pds_url, signing_key = p_signing_key,
          host_id = v_host_id, is_identity_stale = v_is_again,
-         identity_checked_at = sync_priv.clock(),
+         identity_checked_at = sync_priv.clock(), identity_as_of = v_as_of,
          sync_state = case
            when r.rejected_at is not null and r.sync_state = 'synchronized' and v_is_moved
              then 'desynchronized'
@@ -66,5 +74,6 @@ begin
   return true;
 end
 $$;
-comment on function sync.set_identity(text, text, text, text) is
-  'Store handle, PDS and signing key (did:key) of a did; false when unknown or locked right now.';
+comment on function sync.set_identity(text, text, text, text, interval) is
+  'Store handle, PDS and signing key (did:key) of a did, looked up p_age ago; false when unknown or
+locked right now.';

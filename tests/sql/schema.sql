@@ -106,7 +106,8 @@ create table sync.repos (
   created_at timestamp with time zone not null,
   updated_at timestamp with time zone not null,
   fetcher_id integer,
-  budget_at timestamp with time zone
+  budget_at timestamp with time zone,
+  identity_as_of timestamp with time zone
 );
 create table sync.sources (
   source_id integer not null generated always as identity,
@@ -665,7 +666,7 @@ create function sync.rewind_source(p_url text, p_seq bigint) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.sample_repos(p_count integer) returns SETOF text
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
-create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_signing_key text) returns boolean
+create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_signing_key text, p_age interval DEFAULT '00:00:00'::interval) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.set_retention(p_keep_age interval, p_max_age interval DEFAULT NULL::interval, p_max_bytes bigint DEFAULT NULL::bigint) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
@@ -918,7 +919,7 @@ grant execute on routine sync.report_revs(text[],text[],boolean[],text[]) to syn
 grant execute on routine sync.retired_partitions() to sync_ingester;
 grant execute on routine sync.rewind_source(text,bigint) to sync_ingester;
 grant execute on routine sync.sample_repos(integer) to sync_reader;
-grant execute on routine sync.set_identity(text,text,text,text) to sync_ingester;
+grant execute on routine sync.set_identity(text,text,text,text,interval) to sync_ingester;
 grant execute on routine sync.share_lanes(integer,integer) to sync_ingester;
 grant execute on routine sync.stop_source(integer,text) to sync_ingester;
 grant execute on routine sync.tracked_collections() to sync_ingester;

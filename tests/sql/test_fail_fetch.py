@@ -62,7 +62,6 @@ def test_a_claim_that_is_over_changes_nothing(service):
 
 @pytest.mark.rule("AC-13")
 def test_a_pds_that_says_the_account_is_gone_hides_it(service):
-    service.conn.execute("update sync.repos set is_identity_stale = false")
     start = service.position()
     assert fail(service, service.claim(1), p_account_status="takendown")
     row = repo(service)
@@ -70,7 +69,7 @@ def test_a_pds_that_says_the_account_is_gone_hides_it(service):
     assert service.texts(1) == {}
     assert [kind for kind, _, _ in service.log(start)] == ["account", "purge"]
     assert service.rows("select * from sync.claim_fetches(10, 10)") == []
-    assert len(service.rows("select * from sync.claim_identities(10)")) == 1, "and asked again"
+    assert len(service.rows("select * from sync.claim_checks(10)")) == 1, "and asked again"
 
 
 @pytest.mark.rule("BF-16")

@@ -155,12 +155,13 @@ def test_an_account_that_came_back_meanwhile_is_shown_and_fetched(service):
 def test_who_is_changed_by_hearsay_is_asked_again_until_it_is_no_news(service, is_active):
     if is_active:
         service.apply(Event(A, kind="account", is_active=False, status="takendown"))
-    service.conn.execute("update sync.repos set is_identity_stale = false")
+    service.conn.execute("update sync_priv.account_checks set ask_at = null")
     report(service, (A, None, is_active, "takendown"), (B, None, True, None))
-    assert [row["did"] for row in service.rows("select did from sync.claim_identities(9)")] == [A]
-    service.conn.execute("update sync.repos set is_identity_stale = false")
+    asked = "select did from sync.claim_checks(9)"
+    assert [row["did"] for row in service.rows(asked)] == [A]
+    service.conn.execute("update sync_priv.account_checks set ask_at = null")
     report(service, (A, None, is_active, "takendown"))
-    assert service.rows("select did from sync.claim_identities(9)") == []
+    assert service.rows(asked) == []
 
 
 def test_nobody_knows_nothing_changes(service):

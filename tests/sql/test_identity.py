@@ -201,3 +201,14 @@ def test_a_failed_lookup_keeps_the_old_document_and_is_counted(service):
     assert claim(service) == []
     service.conn.execute("select set_config('sync.now', (now() + '2 minutes')::text, false)")
     assert A in claim(service)
+
+
+@pytest.mark.rule("IN-16", "IN-17")
+def test_an_older_lookup_that_took_longer_stores_nothing(service):
+    store = "select sync.set_identity(%s, 'a.test', %s, 'did:key:z1', %s)"
+    assert service.value(store, did(1), "https://new.test", "1 second")
+    assert service.value(store, did(1), "https://old.test", "2 seconds"), "nothing to repeat"
+    query = "select pds_url from sync.repos where did = %s"
+    assert service.value(query, did(1)) == "https://new.test"
+    assert service.value(store, did(1), "https://newest.test", "0 seconds")
+    assert service.value(query, did(1)) == "https://newest.test"
