@@ -143,12 +143,12 @@ def test_no_change_of_all_that_came_twice_or_is_missing(
 def tell(request: pytest.FixtureRequest, form: str, plays: list[Play]) -> None:
     """Say on the terminal how many situations and events were played, and what healed losses."""
     healed = Counter(play.healed_by or "themselves" for play in plays if play.fault == "lost")
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
     text = (
         f"{form}: {len({play.situation.name for play in plays})} situations, {len(plays)} times"
         f" with one event lost or doubled, each by two kinds of sources;"
         f" losses healed by {dict(healed)}"
     )
-    print(text)
-    if reporter is not None:
-        reporter.write_line(f"\n{text}")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        print(f"\n{text}", flush=True)
