@@ -105,9 +105,14 @@ class IdentityKeeper:
             return  # a PDS that is away changes nothing (AC-10)
         if status is None:
             return
-        async with self._lock:
-            # Without the rev: that the stream is a little behind is no reason to fetch.
-            await self._conn.execute(_REPORT, [did], [None], [status.is_active], [status.status])
+        # Without the rev: that the stream is a little behind is no reason to fetch.
+        word = ([did], [None], [status.is_active], [status.status])
+        for _ in range(STORE_ATTEMPTS):
+            async with self._lock:
+                behind = await self._conn.fetchval(_REPORT, *word)
+            if behind is not None:
+                return
+            await asyncio.sleep(STORE_RETRY_S)  # as above
 
 
 async def ask_status(http: HttpClient, pds_url: str, did: str) -> RepoStatus | None:

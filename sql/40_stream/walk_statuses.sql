@@ -40,9 +40,9 @@ begin
                         where w.run = p_run and w.kind = 'identity');
   update sync.repos r
      set rejected_at = case when not j.is_outdated then sync_priv.clock() end,
-         sync_state = case when j.is_outdated and r.sync_state = 'synchronized'
+         sync_state = case when j.is_outdated and r.sync_state in ('synchronized', 'fetching')
                            then 'desynchronized' else r.sync_state end,
-         next_fetch_at = case when j.is_outdated and r.sync_state = 'synchronized'
+         next_fetch_at = case when j.is_outdated and r.sync_state in ('synchronized', 'fetching')
                               then sync_priv.clock() else r.next_fetch_at end
     from (select w.repo_id,
                  coalesce(bool_or(w.status <> coalesce(k.signing_key, '')), false) as is_outdated

@@ -1,7 +1,8 @@
 -- Store what a DID resolved to.
 --
 -- A message that failed with the old key is made up for: when the key or the PDS is new, the
--- repo is fetched once (A-21, D-03). A busy repo is left stale, to be looked up again.
+-- repo is fetched once (A-21, D-03); again, if a fetch ran already when it failed. A busy repo is
+-- left stale, to be looked up again.
 --
 -- Called by: the service, after resolving.
 -- Locks: the repo's row, skip locked.
@@ -31,7 +32,8 @@ begin
          host_id = v_host_id, is_identity_stale = false,
          identity_checked_at = sync_priv.clock(),
          sync_state = case
-           when r.rejected_at is not null and r.sync_state = 'synchronized'
+           when (r.sync_state = 'synchronized' and r.rejected_at is not null
+                 or r.sync_state = 'fetching' and r.rejected_at >= r.fetch_started_at)
                 and (r.signing_key, r.pds_url) is distinct from (p_signing_key, p_pds_url)
              then 'desynchronized'
            else r.sync_state
