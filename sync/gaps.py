@@ -40,6 +40,7 @@ HOST_TIMEOUT_S = 600.0
 CONCURRENT_HOSTS = 8
 CONCURRENT_QUESTIONS = 8
 REPORT_SIZE = 1_000
+REPORT_ATTEMPTS, REPORT_RETRY_S = 5, 0.1
 MAX_MOVES = 3  # of one account while it is asked about
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 600.0
 
@@ -151,9 +152,9 @@ class GapCloser:
         for _ in range(MAX_MOVES):
             moved: ByHost = {}
             for pds_url, answers in (await self._ask_hosts(by_host)).items():
-                await self._report(answers.statuses)
-                if answers.unanswered:
-                    unanswered.setdefault(pds_url, []).extend(answers.unanswered)
+                left = answers.unanswered + await self._report(answers.statuses)
+                if left:
+                    unanswered.setdefault(pds_url, []).extend(left)
                 for new_url, dids in answers.moved.items():
                     moved.setdefault(new_url, []).extend(dids)
             by_host = moved
@@ -193,17 +194,32 @@ class GapCloser:
                     moved.setdefault(document.pds_url, []).append(did)
         return Answers(kept, answers.unanswered, moved)
 
-    async def _report(self, statuses: dict[str, RepoStatus]) -> None:
-        entries = list(statuses.items())
+    async def _report(self, statuses: dict[str, RepoStatus]) -> list[str]:
+        """Report what was said; returns for whom it did not arrive, as their rows stay locked."""
+        entries, left = list(statuses.items()), list[str]()
         for start in range(0, len(entries), REPORT_SIZE):
             chunk = entries[start : start + REPORT_SIZE]
-            await self._conn.execute(
-                _REPORT,
-                [did for did, _ in chunk],
-                [status.rev for _, status in chunk],
-                [status.is_active for _, status in chunk],
-                [status.status for _, status in chunk],
-            )
+            if not await report_statuses(self._conn, chunk):
+                left += [did for did, _ in chunk]
+        return left
+
+
+async def report_statuses(
+    conn: IngestConnection, statuses: Sequence[tuple[str, RepoStatus]]
+) -> bool:
+    """Report what a PDS said of some accounts, again while somebody has one of them locked."""
+    for _ in range(REPORT_ATTEMPTS):
+        behind = await conn.fetchval(
+            _REPORT,
+            [did for did, _ in statuses],
+            [status.rev for _, status in statuses],
+            [status.is_active for _, status in statuses],
+            [status.status for _, status in statuses],
+        )
+        if behind is not None:
+            return True
+        await asyncio.sleep(REPORT_RETRY_S)
+    return False
 
 
 async def ask_host(http: HttpClient, pds_url: str, dids: Sequence[str]) -> Answers:

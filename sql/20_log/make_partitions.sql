@@ -17,7 +17,10 @@ begin
   -- A loop, since every partition is a statement of its own; nearly always it makes none.
   for v_part in p_from / v_size .. p_to / v_size loop
     v_name := 'changes_' || v_part;
-    continue when to_regclass('sync_priv.' || v_name) is not null;
+    -- Who has waited for the log's lock may still believe what to_regclass() told him before.
+    continue when exists (
+      select from pg_catalog.pg_class c
+       where c.relname = v_name and c.relnamespace = 'sync_priv'::regnamespace);
     execute format(
       'create table sync_priv.%I (like sync.changes including all,
          constraint bounds check (change_id >= %s and change_id < %s))',

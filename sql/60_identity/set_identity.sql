@@ -1,10 +1,10 @@
 -- Store what a DID resolved to.
 --
 -- A message that failed with the old key is made up for: when the key or the PDS is new, the
--- repo is fetched once (A-21, D-03). A new PDS is asked how the account stands, for the old one's
--- word may be what we know. After an #identity event an unchanged document may come from a
--- mirror that lags, and a handle that fails may point here in a moment: the repo is left stale, to
--- be looked up once more (IN-17). So is a busy one.
+-- repo is fetched once (A-21, D-03); again, if a fetch ran already when it failed. A new PDS is
+-- asked how the account stands, for the old one's word may be what we know. After an #identity
+-- event an unchanged document may come from a mirror that lags, and a handle that fails may point
+-- here in a moment: the repo is left stale, to be looked up once more (IN-17). So is a busy one.
 --
 -- Several may look up one DID at a time, and the handle takes longer for one than for another: what
 -- was looked up before the stored identity is not stored over it. p_age is how long ago that was.
@@ -52,7 +52,9 @@ begin
          host_id = v_host_id, is_identity_stale = v_is_again,
          identity_checked_at = sync_priv.clock(), identity_as_of = v_as_of,
          sync_state = case
-           when r.rejected_at is not null and r.sync_state = 'synchronized' and v_is_moved
+           when v_is_moved and (r.sync_state = 'synchronized' and r.rejected_at is not null
+                                or r.sync_state = 'fetching'
+                                   and r.rejected_at >= r.fetch_started_at)
              then 'desynchronized'
            else r.sync_state
          end,

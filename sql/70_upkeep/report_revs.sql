@@ -3,9 +3,11 @@
 -- ones. The word is unsigned, so it never raises seen_rev. It may also be older than what the
 -- stream has told meanwhile, where that was no change then: so who is changed here is asked again,
 -- until the answer is no news.
+-- Idempotent. Who locks a repo may be a lane that knows nothing of what was missed: so the caller
+-- is told (null), and reports again.
 --
 -- Called by: gap repair.
--- Locks: the repos (no key update, skip locked; a busy one is being worked on) in repo_id order.
+-- Locks: the repos (no key update, skip locked) in repo_id order.
 create or replace function sync.report_revs(
     p_dids text[], p_revs text[], p_are_active boolean[], p_statuses text[])
   returns bigint
@@ -53,9 +55,14 @@ begin
   if v_count > 0 then
     perform pg_notify('sync_work', '');
   end if;
+  if exists (select from sync.repos r
+              where r.did = any (p_dids) and r.tracked_by = 'did'
+                and r.repo_id <> all (v_locked)) then
+    return null;
+  end if;
   return v_count;
 end
 $$;
 comment on function sync.report_revs(text[], text[], boolean[], text[]) is
   'Revs and account statuses as their PDSes report them (parallel arrays, nulls for unknown); returns
-how many repos turned out to be behind and wait for a fetch.';
+how many repos turned out to be behind and wait for a fetch; null when one is locked right now.';

@@ -389,6 +389,23 @@ def test_upkeep_that_makes_a_partition_and_a_writer_that_needs_it_do_not_collide
     assert lane.position() == edge
 
 
+def test_upkeep_that_waits_to_make_a_partition_sees_that_it_has_been_made_meanwhile(lane, session):
+    upkeep, writer, observer = session(), session(autocommit=False), session()
+    set_last = "select setval('sync_priv.change_ids', %s)"
+    edge = (number_of(lane) + 9) * PARTITION
+    # A session that did this before looks nothing up that would bring it news.
+    for parts_before in range(6, 0, -1):
+        lane.value(set_last, edge - parts_before * PARTITION)
+        upkeep.execute("select sync.maintain()")
+    lane.value(set_last, edge)
+    writer.execute("select pg_advisory_xact_lock(7261, 1)")
+    writer.execute("select sync_priv.make_partitions(%s, %s)", [edge, edge])
+    with background(upkeep, lambda: upkeep.execute("select sync.maintain()")) as step:
+        wait_until_blocked(observer, upkeep)
+        writer.commit()
+        step.result()
+
+
 @pytest.mark.parametrize("column", ["database_oid", "system_identifier", "table_oid", "timeline"])
 def test_another_database_opens_a_new_epoch_with_ids_never_used_before(lane, column):
     lane.conn.execute(delete(1, "a"))

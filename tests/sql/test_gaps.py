@@ -16,7 +16,9 @@ def service(session):
     return service
 
 
-def report(service: Driver, *reports: tuple[str, str | None, bool | None, str | None]) -> int:
+def report(
+    service: Driver, *reports: tuple[str, str | None, bool | None, str | None]
+) -> int | None:
     """Report (did, rev, is_active, status) tuples in one call."""
     columns = [list(column) for column in zip(*reports, strict=True)]
     return service.value(
@@ -169,13 +171,16 @@ def test_nobody_knows_nothing_changes(service):
     assert service.state(1) == "synchronized"
 
 
-def test_a_repo_that_is_being_worked_on_is_left_to_it(service, session):
+@pytest.mark.rule("CU-09")
+def test_a_repo_that_is_locked_is_reported_again(service, session):
     other = session(autocommit=False)
     other.execute("select from sync.repos where did = %s for no key update", [A])
     impatient(service.conn)
-    assert report(service, (A, rev(11), True, None), (B, rev(11), True, None)) == 1
+    assert report(service, (A, rev(11), True, None), (B, rev(11), True, None)) is None
     other.rollback()
     assert [service.state(n) for n in (1, 2)] == ["synchronized", "desynchronized"]
+    assert report(service, (A, rev(11), True, None), (B, rev(11), True, None)) == 1
+    assert service.state(1) == "desynchronized"
 
 
 def test_a_running_fetch_is_left_alone(service):

@@ -172,6 +172,25 @@ def test_a_message_that_failed_with_a_key_before_the_stored_one_is_made_up_for(
     assert (repo(service)["rejected_at"] is None) == is_outdated
 
 
+@pytest.mark.rule("A-21", "D-03")
+@pytest.mark.parametrize("learns_first", [True, False])
+def test_a_message_that_fails_while_its_repo_is_fetched_is_made_up_for(service, learns_first):
+    resolve(service)
+    claim = service.claim(1)
+    old = repo(service)["signing_key"]
+    if learns_first:
+        resolve(service, key="did:key:z2")
+        service.apply(Event(A, kind="rejected", status=old))
+    else:
+        service.apply(Event(A, kind="rejected", status=old))
+        resolve(service, key="did:key:z2")
+    assert service.state(1) == "desynchronized"
+    assert service.reconcile(claim, {"a": "x"}, at=10, data="t10")["outcome"] == "superseded"
+    again = service.claim(1)
+    resolve(service, key="did:key:z3")
+    assert service.reconcile(again, {"a": "x"}, at=10, data="t10")["outcome"] == "synchronized"
+
+
 def test_a_failed_repo_is_tried_at_once_on_its_new_host(service):
     service.locate(1, 2, 3)
     claim = service.claim(1)

@@ -33,7 +33,7 @@ MIN_KILLS = 200 if IS_LONG else 25
 BATCH = 2 if IS_LONG else 3
 MIN_HELD = 3 if IS_LONG else 1
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if IS_LONG else 240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if IS_LONG else 400)]
 
 
 # Beside the sessions, in the short form.

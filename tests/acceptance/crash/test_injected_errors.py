@@ -30,7 +30,7 @@ OF_VIEWS = {"sync_priv.cid_text", "sync_priv.base32_pair"}
 # A fault of the data puts a repo out of sync under these reasons.
 CONVICTIONS = {f"apply_{THE_DATAS_FAULT}", f"fetch_reconcile_{THE_DATAS_FAULT}"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if IS_LONG else 240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if IS_LONG else 400)]
 
 
 async def called_by_service(lab: Arena, saboteur: Saboteur) -> list[Function]:
