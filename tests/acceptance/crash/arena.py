@@ -60,7 +60,10 @@ LET_TIME_PASS = """
      where tracked_by is not null and next_fetch_at > now() and sync_state <> 'fetching';
     update sync.repos set identity_checked_at = null
      where is_identity_stale and identity_checked_at is not null;
-    update sync.hosts set ready_at = '-infinity' where ready_at > now()
+    update sync.hosts set ready_at = '-infinity' where ready_at > now();
+    update sync_priv.account_checks set changes = 0, hints = 0,
+           ask_at = least(ask_at, now()), claimed_until = least(claimed_until, now())
+     where changes > 0 or hints > 0 or ask_at > now() or claimed_until > now()
 """
 HELD = (
     "select count(*) from sync_priv.held_events h join sync.repos r using (repo_id) where did = $1"
