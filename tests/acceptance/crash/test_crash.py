@@ -50,8 +50,6 @@ def short_plan(rng: random.Random, visits: Sequence[Visit]) -> list[tuple[Visit,
     plan = [(rng.choice(found), BACKEND) for part, found in parts.items() if part != "network"]
     busy = [visit for visit in visits if visit.point.part in BUSY_PARTS]
     plan += zip(rng.sample(busy, len(OTHERS)), OTHERS, strict=True)
-    plan.append((Visit(EXPORT, BEFORE), SERVICE))
-    rng.shuffle(plan)
     return plan
 
 
@@ -63,9 +61,10 @@ async def test_everything_converges_whatever_is_killed_wherever(tmp_path: Path) 
         await campaign.record()
         if IS_LONG:
             plan = [(visit, campaign.choose_victim()) for visit in campaign.visits]
-            rng.shuffle(plan)
         else:
             plan = short_plan(rng, campaign.visits)
+        plan += [(Visit(EXPORT, BEFORE), SERVICE)] * (MIN_HELD + 1)
+        rng.shuffle(plan)
         await campaign.run(plan, batch=BATCH)
         missed = campaign.missed.copy()
         if IS_LONG:
