@@ -147,6 +147,46 @@ async def test_a_move_that_was_missed_is_followed_by_the_comparison(clone, tmp_p
         assert not await is_hidden(rig, alice)
 
 
+@pytest.mark.rule("CU-09", "MG-03", "AC-10")
+async def test_the_host_that_was_left_is_not_believed_while_the_new_one_is_away(
+    clone, tmp_path: Path
+):
+    async with (
+        Simnet(seed=51, start_us=None, pds_count=2) as net,
+        rig_on(net, clone, tmp_path) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        await rig.stop()
+        before = await rig.last_change()
+        await forget_lookups(rig)
+        alice.move_account(1)
+        alice.create(NOTE, note("two"), rkey="b")  # until then the head has the old signature
+        net.forget_history()
+        await net.stop_server("pds1")
+        rig.start()
+        await rig.until(lambda: has_gap(rig))
+        await rig.until(lambda: has_moved(rig, net.pds_urls[1]))
+        await net.start_server("pds1")
+        await rig.until(rig.has_no_gap)
+        await rig.level(alice)
+        words = "select count(*) from sync.change_log where kind = 'account' and change_id > $1"
+        assert await rig.conn.fetchval(words, before) == 0
+
+
+async def forget_lookups(rig: Rig) -> None:
+    """Let it be long since anybody was looked up: nobody is more than once a minute."""
+    await rig.conn.execute("update sync.repos set identity_checked_at = null")
+
+
+async def has_moved(rig: Rig, pds_url: str) -> bool:
+    """Tell whether the only repo is known to live at a PDS."""
+    return bool(await rig.conn.fetchval("select pds_url from sync.repos") == pds_url)
+
+
 @pytest.mark.rule("CU-09", "MT-07")
 async def test_a_handle_that_was_missed_is_found_by_the_comparison(clone, tmp_path: Path):
     async with Simnet(seed=50, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
@@ -156,8 +196,7 @@ async def test_a_handle_that_was_missed_is_found_by_the_comparison(clone, tmp_pa
         await rig.track(alice)
         await rig.level(alice)
         await rig.stop()
-        # As if the last lookup was long ago; nobody is asked about more than once a minute.
-        await rig.conn.execute("update sync.repos set identity_checked_at = null")
+        await forget_lookups(rig)
         alice.change_handle("alicia.test")
         net.forget_history()
         rig.start()
