@@ -89,7 +89,7 @@ async def endurance(folder: Path, load: Load) -> AsyncIterator[Endurance]:
 
 @pytest.mark.rule("CU-04", "CU-05", "CU-11", "CU-15", "BF-16")
 async def test_faults_under_load_cost_nothing_for_good(tmp_path: Path) -> None:
-    load = Load(900, 1_000, 5, accounts=400) if IS_LONG else Load(20, 200, 1.5)
+    load = Load(900, 1_000, 5, accounts=400) if IS_LONG else Load(14, 200, 0.8)
     async with endurance(tmp_path, load) as lab:
         await lab.prepare(services=1, lanes=2)
         await lab.run(
@@ -111,7 +111,7 @@ async def test_faults_under_load_cost_nothing_for_good(tmp_path: Path) -> None:
 
 @pytest.mark.rule("CU-04", "CU-17", "BF-14")
 async def test_services_that_die_and_freeze_lose_nothing(tmp_path: Path) -> None:
-    load = Load(300, 500, 3, accounts=200) if IS_LONG else Load(30, 100, 1.5)
+    load = Load(300, 500, 3, accounts=200) if IS_LONG else Load(22, 100, 1.0)
     async with endurance(tmp_path, load) as lab:
         await lab.prepare(services=3, lanes=4)
         await lab.run(
