@@ -23,7 +23,6 @@ from tests.acceptance.crash.arena import (
 )
 from tests.acceptance.crash.gate import Place, Point, Trap, Visit
 
-ROUNDS_SEEN = 6
 ROUND_S = 1.2
 TRAP_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 8.0
@@ -58,7 +57,7 @@ class Campaign:
         self.visits: list[Visit] = []
         self._at_start: set[Visit] = set()
 
-    async def record(self, rounds: int = ROUNDS_SEEN) -> None:
+    async def record(self, *, rounds: int) -> None:
         """Let everything happen without a kill, and learn which points there are."""
         lab = self.lab
         await lab.launch()

@@ -58,7 +58,7 @@ async def test_everything_converges_whatever_is_killed_wherever(tmp_path: Path) 
     rng = random.Random(SEED)
     async with arena(tmp_path, SEED) as lab:
         campaign = Campaign(lab, SEED)
-        await campaign.record()
+        await campaign.record(rounds=6 if IS_LONG else 4)
         if IS_LONG:
             plan = [(visit, campaign.choose_victim()) for visit in campaign.visits]
         else:
