@@ -3,8 +3,8 @@
 -- The last word on an account counts; only a change is one (AC-18). While it is not active a
 -- fetch that runs is worth nothing (its generation is over), and when it is active again the
 -- chain is presumed broken (AC-07). An identity event is a hint to look again (MT-07). A
--- rejected message is remembered until the identity changes (D-03, A-21), and has it looked up soon,
--- for the lane may not have been allowed to ask (SG-09): at once, unless that was done a moment ago,
+-- rejected message is remembered until the identity changes (D-03, A-21), and has it looked up:
+-- the lane may not have been allowed to ask (SG-09). At once, unless that was done a moment ago,
 -- and then within a minute.
 --
 -- Called by: sync_priv.walk_events().
