@@ -17,9 +17,8 @@ from sync.embedded import EmbeddedPostgres
 from sync.schema import upgrade
 from sync.simnet import Simnet
 from sync.simnet.traffic import generate
-from tests.acceptance.endurance import (
-    Endurance,
-    Trouble,
+from tests.acceptance.endurance import Endurance, Trouble
+from tests.acceptance.troubles import (
     a_getrepo_fails,
     a_lane_dies,
     a_resync,
