@@ -9,13 +9,13 @@ create or replace function sync_priv.recover_lost_fetches()
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_fetchers int[] := array(select f.fetcher_id from sync_priv.fetchers() f);
   v_ids bigint[] := array(
     select r.repo_id
       from sync.repos r
      where r.sync_state = 'fetching'
        and (r.fetch_token < (select s.first_token from sync_priv.fetch_state s)
-            or r.fetcher_id <> all (v_fetchers))
+            -- Looked at behind the snapshot: what that shows as claimed was locked before.
+            or r.fetcher_id <> all (array(select f.fetcher_id from sync_priv.fetchers() f)))
      order by r.repo_id
        for no key update of r skip locked);
 begin
