@@ -199,27 +199,23 @@ class GapCloser:
         entries, left = list(statuses.items()), list[str]()
         for start in range(0, len(entries), REPORT_SIZE):
             chunk = entries[start : start + REPORT_SIZE]
-            if not await report_statuses(self._conn, chunk):
+            if not await self._report_chunk(chunk):
                 left += [did for did, _ in chunk]
         return left
 
-
-async def report_statuses(
-    conn: IngestConnection, statuses: Sequence[tuple[str, RepoStatus]]
-) -> bool:
-    """Report what a PDS said of some accounts, again while somebody has one of them locked."""
-    for _ in range(REPORT_ATTEMPTS):
-        behind = await conn.fetchval(
-            _REPORT,
-            [did for did, _ in statuses],
-            [status.rev for _, status in statuses],
-            [status.is_active for _, status in statuses],
-            [status.status for _, status in statuses],
-        )
-        if behind is not None:
-            return True
-        await asyncio.sleep(REPORT_RETRY_S)
-    return False
+    async def _report_chunk(self, chunk: Sequence[tuple[str, RepoStatus]]) -> bool:
+        for _ in range(REPORT_ATTEMPTS):
+            behind = await self._conn.fetchval(
+                _REPORT,
+                [did for did, _ in chunk],
+                [status.rev for _, status in chunk],
+                [status.is_active for _, status in chunk],
+                [status.status for _, status in chunk],
+            )
+            if behind is not None:
+                return True
+            await asyncio.sleep(REPORT_RETRY_S)
+        return False
 
 
 async def ask_host(http: HttpClient, pds_url: str, dids: Sequence[str]) -> Answers:

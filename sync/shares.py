@@ -34,19 +34,19 @@ class SourceShares:
     """Take, start and give up lanes of one source."""
 
     def __init__(self, conn: IngestConnection, source_id: int, *, wanted: int) -> None:
-        self.count = 0  # of lanes, as the database had it the last time we looked
         self._conn = conn
         self._source_id = source_id
         self._wanted = wanted
+        self._count = 0  # of lanes, as the database had it the last time we looked
         self._lock = asyncio.Lock()  # of the connection, which does one thing at a time
 
     async def look(self) -> Share:
         """Take what is fair and free; raises a database error when the locks are lost."""
         async with self._lock:
             rows = await self._conn.fetch(_SHARE, self._source_id, self._wanted, timeout=LEASE_S)
-            self.count = rows[0]["lanes"]
+            self._count = rows[0]["lanes"]
         return Share(
-            self.count,
+            self._count,
             frozenset(row["lane"] for row in rows if row["lane"] is not None),
             frozenset(row["lane"] for row in rows if row["is_surplus"]),
         )
@@ -57,7 +57,7 @@ class SourceShares:
         None when there are not `of` lanes any more: then this one has other repos.
         """
         async with self._lock:
-            if of != self.count:
+            if of != self._count:
                 return None
             [row] = await self._conn.fetch(_CLAIM, self._source_id, lane, timeout=LEASE_S)
         return LaneClaim(self._source_id, lane, row["token"]), row["seq"]
