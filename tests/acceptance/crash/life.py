@@ -124,8 +124,6 @@ class LivelyLab(Lab):
         if self.net.cut_firehose():
             self.write(3)
             self.net.forget_history()
-            for account in self.crowd:  # a new handle is not asked for after a gap
-                account.emit_identity()
 
     def happen_in_peace(self) -> None:
         """Let everything happen of which the service has to make the best without an operator."""
