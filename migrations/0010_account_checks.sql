@@ -14,8 +14,7 @@ create table sync_priv.account_checks (
   changed_at      timestamptz not null default '-infinity',
   hints           int not null default 0,
   hinted_at       timestamptz not null default '-infinity',
-  has_second_look boolean not null default false,
-  moved_at        timestamptz
+  has_second_look boolean not null default false
 );
 comment on table sync_priv.account_checks is
   'Accounts whose standing was or is in doubt: when their PDS is asked, and how often they changed.';
@@ -38,8 +37,6 @@ comment on column sync_priv.account_checks.hints is
   'How often #identity came lately: a bucket that leaks ten a minute.';
 comment on column sync_priv.account_checks.has_second_look is
   'An #identity came: if the document is unchanged, it is looked at once more (IN-17).';
-comment on column sync_priv.account_checks.moved_at is
-  'When key or PDS changed; what was rejected just then was judged by the old ones.';
 create index account_checks_due on sync_priv.account_checks (ask_at) where ask_at is not null;
 
 insert into sync_priv.account_checks (repo_id, ask_at)

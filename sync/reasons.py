@@ -26,6 +26,7 @@ class Reason(NamedTuple):
 
 
 _MESSAGE = {
+    "account_denied": "a word on an account that its own PDS denied when it was asked",
     "bad_commit": "a commit or #sync message that lacks a field or has a malformed one",
     "bad_key": "an account's key that is no usable K-256 or P-256 key",
     "bad_prev_data": "a commit without the CID of the tree before it",

@@ -32,6 +32,10 @@ class Signer:
     pds_url: str | None
     read_at: float = field(default_factory=time.monotonic, compare=False)
 
+    def text(self) -> str:
+        """Return key and PDS as one text, for a message that was judged by them."""
+        return f"{self.signing_key or ''} {self.pds_url or ''}"
+
     def key(self) -> PublicKey | None:
         """Return the parsed key, or None when there is none that can be used."""
         if self.signing_key is None:

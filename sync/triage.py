@@ -97,7 +97,7 @@ class Triage:
         """Refuse a message that fails with the latest identity there is.
 
         That a signature failed, or that a stranger wrote, is remembered with the repo: once its
-        key or PDS changes, it is fetched again (A-21). So is the key it failed with: somebody may
+        key or PDS changes, it is fetched again (A-21). So is what it was judged by: somebody may
         have stored another since.
         """
         message = waiting.message
@@ -106,7 +106,7 @@ class Triage:
             seq=message.seq,
             did=message.did,
             kind="rejected",
-            status=self._repos.signer(message.did).signing_key or "",
+            status=self._repos.signer(message.did).text(),
             reason=waiting.doubt,
         )
 

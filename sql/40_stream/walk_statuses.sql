@@ -3,8 +3,8 @@
 -- An identity event is a hint to look again (MT-07), at once unless hints come all the time, and
 -- then within a minute (MT-08); one with a reason stands for a word on the account that could not
 -- be stored, so that its PDS is asked. A rejected message is remembered until the identity changes
--- (D-03, A-21). Its status is the key it failed with (empty: none): where that is not the repo's
--- any more, or the identity changed just now, this has happened already and is made up for at once.
+-- (D-03, A-21). Its status is the key and the PDS by which it was judged, with a space between:
+-- where they are not the repo's any more, this has happened already and is made up for at once.
 -- It also has the identity looked up, for the lane may not have been allowed to ask (SG-09): at
 -- once, unless that was done a moment ago, and then within a minute.
 --
@@ -17,7 +17,6 @@ create or replace function sync_priv.walk_statuses(p_run bigint)
 as $$
 declare
   v_most constant int := 20;
-  v_late bigint[];
 begin
   if not exists (select from pg_temp.walk w
                   where w.run = p_run and w.kind in ('account', 'identity', 'rejected')) then
@@ -57,25 +56,13 @@ begin
          end,
          next_fetch_at = case when j.is_outdated then sync_priv.clock() else r.next_fetch_at end
     from (select w.repo_id,
-                 coalesce(bool_or(w.status <> coalesce(k.signing_key, '')), false) as is_outdated
+                 coalesce(bool_or(w.status <> coalesce(k.signing_key, '') || ' '
+                                              || coalesce(k.pds_url, '')), false) as is_outdated
             from pg_temp.walk w
             join sync.repos k using (repo_id)
            where w.run = p_run and w.kind = 'rejected'
            group by w.repo_id) j
    where r.repo_id = j.repo_id;
-  if found then
-    with late as (
-      update sync_priv.account_checks c set moved_at = null
-       where c.moved_at > sync_priv.clock() - interval '2 minutes'
-         and c.repo_id in (select w.repo_id from pg_temp.walk w
-                            where w.run = p_run and w.kind = 'rejected')
-      returning c.repo_id
-    )
-    select array_agg(l.repo_id) into v_late from late l;
-    update sync.repos r
-       set sync_state = 'desynchronized', rejected_at = null, next_fetch_at = sync_priv.clock()
-     where r.repo_id = any (v_late) and r.sync_state in ('synchronized', 'fetching');
-  end if;
   update pg_temp.walk w set outcome = 'status'
    where w.run = p_run and w.kind in ('account', 'identity', 'rejected');
   perform pg_notify('sync_work', '');

@@ -66,6 +66,12 @@ begin
     v_is_active := p_answer = 'active';
     v_status := case when not v_is_active then p_status end;
   end if;
+  -- A word that came to nothing: of a host that is not the account's (D-12), or denied by its PDS.
+  insert into sync_priv.problem_deltas (reason, host, did, events, noted_at)
+  select case when v_is_counted then 'account_denied' else 'wrong_host' end,
+         coalesce(v_check.said_by, ''), v_repo.did, 1, sync_priv.clock()
+   where not v_is_open and v_check.said_active is not null
+     and (v_check.said_active, v_check.said_status) is distinct from (v_is_active, v_status);
   update sync_priv.account_checks c
      set ask_at = case when v_is_open
                        then sync_priv.clock() + sync_priv.backoff(c.attempts + 1) end,

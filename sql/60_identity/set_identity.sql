@@ -64,11 +64,6 @@ begin
    where r.repo_id = v_repo.repo_id;
   update sync.fetch_queue q set host_id = v_host_id
    where q.repo_id = v_repo.repo_id and q.host_id <> v_host_id;
-  if v_is_moved and (v_repo.signing_key, v_repo.pds_url) is distinct from (null, null) then
-    insert into sync_priv.account_checks as c (repo_id, moved_at)
-    values (v_repo.repo_id, sync_priv.clock())
-        on conflict (repo_id) do update set moved_at = excluded.moved_at;
-  end if;
   if v_repo.tracked_by = 'did' and (v_repo.pds_url <> p_pds_url or not v_repo.is_active) then
     perform sync_priv.open_checks(array[v_repo.repo_id]);
   end if;

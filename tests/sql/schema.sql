@@ -145,8 +145,7 @@ create table sync_priv.account_checks (
   changed_at timestamp with time zone not null default '-infinity'::timestamp with time zone,
   hints integer not null default 0,
   hinted_at timestamp with time zone not null default '-infinity'::timestamp with time zone,
-  has_second_look boolean not null default false,
-  moved_at timestamp with time zone
+  has_second_look boolean not null default false
 );
 create table sync_priv.consumer_pending (
   consumer_id bigint not null,

@@ -235,3 +235,22 @@ def test_those_that_wait_longest_are_asked_about_first(service):
     service.later("1 s")
     service.say(1, "deactivated")
     assert set(service.claim_checks(1)) == {did(2)}
+
+
+@pytest.mark.rule("D-12", "FA-13")
+@pytest.mark.parametrize(
+    ("by", "answer", "status", "counted"),
+    [
+        (AWAY, "active", None, ("wrong_host", "old.test")),
+        (HOME, "active", None, ("account_denied", "pds.test")),
+        (None, "inactive", "suspended", ("account_denied", "")),
+        (None, "inactive", "takendown", None),
+        (AWAY, "none", None, None),  # nobody knows yet
+    ],
+)
+def test_a_word_that_came_to_nothing_is_counted(service, by, answer, status, counted):
+    service.add_relay()
+    service.say(1, "takendown", by=by)
+    assert service.answer(1, answer, status) is True
+    found = service.rows("select reason, host from sync.problems where did = %s", A)
+    assert [tuple(row.values()) for row in found] == ([] if counted is None else [counted])

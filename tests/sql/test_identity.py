@@ -159,15 +159,20 @@ def test_an_unchanged_identity_keeps_the_rejection_in_mind(rejected):
 
 @pytest.mark.rule("A-21", "D-03")
 @pytest.mark.parametrize(
-    ("failed_with", "is_outdated"), [("", True), ("did:key:z0", True), (None, False)]
+    ("judged_by", "is_outdated"),
+    [
+        (" ", True),
+        (f"did:key:z0 {PDS}", True),
+        ("did:key:z1 https://old.test", True),
+        (f"did:key:z1 {PDS}", False),
+    ],
 )
-def test_a_message_that_failed_with_a_key_before_the_stored_one_is_made_up_for(
-    service, failed_with, is_outdated
+def test_a_message_that_was_judged_by_another_identity_than_the_stored_one_is_made_up_for(
+    service, judged_by, is_outdated
 ):
     resolve(service)
     service.reconcile(service.claim(1), {"a": "x"}, at=10, data="t10")
-    now = repo(service)["signing_key"] if failed_with is None else failed_with
-    service.apply(Event(A, kind="rejected", status=now))
+    service.apply(Event(A, kind="rejected", status=judged_by))
     assert service.state(1) == ("desynchronized" if is_outdated else "synchronized")
     assert (repo(service)["rejected_at"] is None) == is_outdated
 
@@ -177,7 +182,7 @@ def test_a_message_that_failed_with_a_key_before_the_stored_one_is_made_up_for(
 def test_a_message_that_fails_while_its_repo_is_fetched_is_made_up_for(service, learns_first):
     resolve(service)
     claim = service.claim(1)
-    old = repo(service)["signing_key"]
+    old = f"did:key:z1 {PDS}"
     if learns_first:
         resolve(service, key="did:key:z2")
         service.apply(Event(A, kind="rejected", status=old))

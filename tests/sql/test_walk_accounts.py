@@ -306,33 +306,6 @@ def test_a_new_pds_is_asked_how_the_account_stands(service):
     assert service.stands(1) == (False, "deactivated")
 
 
-@pytest.mark.rule("A-21", "A-25", "D-03")
-def test_what_was_rejected_just_after_a_move_is_made_up_for_once(service):
-    """A lane may still judge by the old identity when the new one is stored already."""
-    resolve(service, key="did:key:z2")
-    service.apply(Event(A, kind="rejected"))
-    assert service.state(1) == "desynchronized"
-    service.reconcile(service.claim(1), {"a": "x"}, at=10, data="t10")
-    service.apply(Event(A, kind="rejected"))
-    assert service.state(1) == "synchronized"
-
-
-@pytest.mark.rule("A-21")
-def test_a_fetch_that_runs_meanwhile_is_begun_again(service):
-    resolve(service, key="did:key:z2")
-    claim = service.claim_directly(1)
-    service.apply(Event(A, kind="rejected"))
-    assert service.reconcile(claim, {"a": "y"}, at=11, data="t11")["outcome"] == "superseded"
-
-
-@pytest.mark.rule("A-21", "A-23")
-def test_what_is_rejected_long_after_a_move_waits_for_the_next(service):
-    resolve(service, key="did:key:z2")
-    service.later("3 minutes")
-    service.apply(Event(A, kind="rejected"))
-    assert service.state(1) == "synchronized"
-
-
 @pytest.mark.rule("MG-07", "A-26", "CM-15")
 def test_a_lower_rev_is_refused_from_whoever_controls_the_did_now(service):
     resolve(service, key="did:key:z9", pds="https://stranger.test")

@@ -95,7 +95,7 @@ def test_a_bad_signature_waits_for_a_newer_key_and_is_remembered_when_there_is_n
     assert waiting.doubt == "bad_signature"
     refused = bench.triage.give_up(waiting)
     assert refused is not None
-    assert (refused.kind, refused.status) == ("rejected", stranger)
+    assert (refused.kind, refused.status) == ("rejected", f"{stranger} {PDS}")
     assert bench.reasons() == {"bad_signature"}
     bench.repos.learn(bench.account.did, good)
     assert isinstance(bench.triage.judge(message), StagedEvent)
