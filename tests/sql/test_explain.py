@@ -16,7 +16,7 @@ from tests.postgres import TEMPLATE
 from tests.sql.driver import POST, Driver, Event, Op, did
 
 REPOS = 100_000
-BIG = ("repos", "heads", "stored_records", "held_events", r"changes_\d+")
+BIG = ("repos", "heads", "stored_records", "held_events", "account_checks", r"changes_\d+")
 SCAN = re.compile(rf"Seq Scan on (?:\w+\.)?({'|'.join(BIG)})\b")
 
 VOLUME = f"""
@@ -147,6 +147,26 @@ def test_an_idle_tick_finds_the_held_events_that_are_due_by_their_index(plans):
         "select * from sync.apply_events(%s, 0, %s, null, 1)", driver.source_id, driver.token
     )
     assert "held_events_due" in text
+    assert "held_events_early" in text
+    assert scans(text) == []
+
+
+def test_questions_about_accounts_come_from_their_index(plans):
+    driver = plans.driver
+    driver.conn.execute(
+        "insert into sync_priv.account_checks (repo_id, ask_at)"
+        " select repo_id, case when repo_id % 1000 = 0 then now() end from sync.repos"
+        " on conflict do nothing"
+    )
+    driver.conn.execute("analyze sync_priv.account_checks")
+    text = plans.of("select * from sync.claim_checks(50)")
+    assert "account_checks_due" in text
+    assert scans(text) == []
+
+
+def test_lost_fetches_are_looked_for_among_those_that_run(plans):
+    text = plans.of("select sync_priv.recover_lost_fetches()")
+    assert "repos_fetching" in text
     assert scans(text) == []
 
 
@@ -185,6 +205,9 @@ def test_a_reconcile_reads_only_the_stored_rows_of_its_repos(plans, has_records)
         "select sync.untrack_repos(array['did:web:r1.test'])",
         "select sync.track_repos(array['did:web:new.test', 'did:web:r1.test'])",
         "select sync.set_identity('did:web:r1.test', 'a.test', 'https://pds1.test', 'did:key:z')",
+        "select sync.doubt_identities(array['did:web:r1.test', 'did:web:r2.test'])",
+        "select sync.fail_identity('did:web:r1.test', 'tombstoned')",
+        "select sync.answer_check('did:web:r1.test', 1, 'https://pds1.test', 'active')",
         "select sync.fail_fetch(501, 1, 1, 'no')",
         "select sync.release_fetch(501, 1, 1)",
         "select * from sync.claim_import('did:web:r1.test')",
