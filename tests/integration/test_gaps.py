@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from sync.simnet import Simnet
+from sync.simnet import Account, Simnet
 from sync.simnet.traffic import generate
 from tests.integration.rig import NOTE, Rig, note, rig_on
 
 pytestmark = pytest.mark.timeout(120)
+
+
+async def follow_alice(rig: Rig, net: Simnet) -> Account:
+    """Follow one account with one record."""
+    alice = net.create_account("alice.test")
+    alice.create(NOTE, note("one"), rkey="a")
+    rig.start()
+    await rig.track(alice)
+    await rig.level(alice)
+    return alice
 
 
 @pytest.mark.rule("CU-08", "CU-09", "A-06", "A-52")
@@ -44,11 +54,7 @@ async def test_missed_history_is_made_up_for_deletes_included(clone, tmp_path: P
 @pytest.mark.rule("CU-09")
 async def test_what_a_stream_left_out_unnoticed_is_found_by_comparing(clone, tmp_path: Path):
     async with Simnet(seed=48, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
-        alice = net.create_account("alice.test")
-        alice.create(NOTE, note("one"), rkey="a")
-        rig.start()
-        await rig.track(alice)
-        await rig.level(alice)
+        alice = await follow_alice(rig, net)
         net.drop_next(1)
         alice.delete(NOTE, "a")
         await rig.conn.fetchval("select sync.compare_repos()")
@@ -66,11 +72,7 @@ async def test_who_moves_within_a_gap_is_asked_for_at_his_new_host(
         Simnet(seed=49, start_us=None, pds_count=2) as net,
         rig_on(net, clone, tmp_path) as rig,
     ):
-        alice = net.create_account("alice.test")
-        alice.create(NOTE, note("one"), rkey="a")
-        rig.start()
-        await rig.track(alice)
-        await rig.level(alice)
+        alice = await follow_alice(rig, net)
         await net.stop_server("relay")
         alice.move_account(1)
         alice.create(NOTE, note("two"), rkey="b")
@@ -110,11 +112,7 @@ async def test_many_repos_of_one_host_are_compared_by_its_list(clone, tmp_path: 
 @pytest.mark.rule("CU-09", "AC-10")
 async def test_a_gap_stays_open_until_every_host_has_answered(clone, tmp_path: Path):
     async with Simnet(seed=43, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
-        alice = net.create_account("alice.test")
-        alice.create(NOTE, note("one"), rkey="a")
-        rig.start()
-        await rig.track(alice)
-        await rig.level(alice)
+        alice = await follow_alice(rig, net)
         await rig.stop()
         alice.delete(NOTE, "a")
         net.forget_history()
@@ -132,11 +130,7 @@ async def test_a_move_that_was_missed_is_followed_by_the_comparison(clone, tmp_p
         Simnet(seed=49, start_us=None, pds_count=2) as net,
         rig_on(net, clone, tmp_path) as rig,
     ):
-        alice = net.create_account("alice.test")
-        alice.create(NOTE, note("one"), rkey="a")
-        rig.start()
-        await rig.track(alice)
-        await rig.level(alice)
+        alice = await follow_alice(rig, net)
         await rig.stop()
         alice.move_account(1)
         alice.leave_host(0)
@@ -155,11 +149,7 @@ async def test_the_host_that_was_left_is_not_believed_while_the_new_one_is_away(
         Simnet(seed=51, start_us=None, pds_count=2) as net,
         rig_on(net, clone, tmp_path) as rig,
     ):
-        alice = net.create_account("alice.test")
-        alice.create(NOTE, note("one"), rkey="a")
-        rig.start()
-        await rig.track(alice)
-        await rig.level(alice)
+        alice = await follow_alice(rig, net)
         await rig.stop()
         before = await rig.last_change()
         await forget_lookups(rig)
@@ -190,11 +180,7 @@ async def has_moved(rig: Rig, pds_url: str) -> bool:
 @pytest.mark.rule("CU-09", "MT-07")
 async def test_a_handle_that_was_missed_is_found_by_the_comparison(clone, tmp_path: Path):
     async with Simnet(seed=50, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
-        alice = net.create_account("alice.test")
-        alice.create(NOTE, note("one"), rkey="a")
-        rig.start()
-        await rig.track(alice)
-        await rig.level(alice)
+        alice = await follow_alice(rig, net)
         await rig.stop()
         await forget_lookups(rig)
         alice.change_handle("alicia.test")
@@ -211,11 +197,7 @@ async def has_handle(rig: Rig, handle: str) -> bool:
 @pytest.mark.rule("AC-09", "CU-09")
 async def test_a_status_that_was_missed_is_found_by_the_comparison(clone, tmp_path: Path):
     async with Simnet(seed=44, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
-        alice = net.create_account("alice.test")
-        alice.create(NOTE, note("one"), rkey="a")
-        rig.start()
-        await rig.track(alice)
-        await rig.level(alice)
+        alice = await follow_alice(rig, net)
         await rig.stop()
         alice.deactivate()
         net.forget_history()

@@ -12,6 +12,7 @@ import pytest
 
 from sync.lanes import lane_of
 from sync.simnet import Account, Simnet
+from sync.simnet.faults import Hold
 from tests.integration.rig import NOTE, Rig, note, rig_on
 
 pytestmark = pytest.mark.timeout(120)
@@ -181,15 +182,9 @@ async def test_all_services_fetch(clone, tmp_path: Path):
 async def test_what_a_dead_service_fetched_is_fetched_by_another(clone, tmp_path: Path):
     async with Simnet(seed=65, start_us=None) as net, services(net, clone, tmp_path, 2) as rigs:
         first, second = rigs
-        first.start()
-        [account] = accounts = await follow_one(net, first)
-        held = net.hold_get_repo(account.did)
-        await first.conn.execute("select sync.resync_repos(array[$1])", account.did)
-        await held.arrived.wait()
-        second.start()
-        await hold(second, 2, 2)
+        account, held = await fetch_beside(net, first, second)
         await first.crash()
-        await second.level(*accounts)
+        await second.level(account)
         assert second.progress.repos_fetched == 1
         held.release()
 
@@ -198,17 +193,11 @@ async def test_what_a_dead_service_fetched_is_fetched_by_another(clone, tmp_path
 async def test_what_a_living_service_fetches_is_left_to_it(clone, tmp_path: Path):
     async with Simnet(seed=66, start_us=None) as net, services(net, clone, tmp_path, 2) as rigs:
         first, second = rigs
-        first.start()
-        [account] = accounts = await follow_one(net, first)
-        held = net.hold_get_repo(account.did)
-        await first.conn.execute("select sync.resync_repos(array[$1])", account.did)
-        await held.arrived.wait()
-        second.start()
-        await hold(second, 2, 2)
+        account, held = await fetch_beside(net, first, second)
         assert not await second.conn.fetchval("select sync_priv.recover_lost_fetches()")
         held.release()
         await second.until(partial(has_fetched, first, 2))
-        await second.level(*accounts)
+        await second.level(account)
         assert second.progress.repos_fetched == 0
 
 
@@ -217,9 +206,15 @@ async def has_fetched(rig: Rig, count: int) -> bool:
     return rig.progress.repos_fetched == count
 
 
-async def follow_one(net: Simnet, rig: Rig) -> list[Account]:
-    """Track one account."""
+async def fetch_beside(net: Simnet, first: Rig, second: Rig) -> tuple[Account, Hold]:
+    """Have one service in the middle of a fetch while the other joins in."""
     account = net.create_account("alice.test")
-    await rig.track(account)
-    await rig.level(account)
-    return [account]
+    first.start()
+    await first.track(account)
+    await first.level(account)
+    held = net.hold_get_repo(account.did)
+    await first.conn.execute("select sync.resync_repos(array[$1])", account.did)
+    await held.arrived.wait()
+    second.start()
+    await hold(second, 2, 2)
+    return account, held
