@@ -12,6 +12,7 @@ from websockets.http11 import Request
 
 from sync import firehose
 from sync.http import HttpClient
+from sync.lanes import QUIET_START_S
 from sync.progress import SourceProgress
 from sync.simnet import Account, Simnet
 from sync.stream import FrameQueue, StreamState
@@ -98,7 +99,8 @@ async def test_a_connection_whose_other_end_is_gone_is_given_up(
 async def test_a_connection_that_brings_nothing_is_given_up(
     clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(firehose, "IDLE_TIMEOUT_S", 0.5)
+    # Longer than a silent source needs to be given a cursor, without which nothing is fetched.
+    monkeypatch.setattr(firehose, "IDLE_TIMEOUT_S", 4 * QUIET_START_S)
     async with Simnet(seed=72, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         cable = Cable(net.relay_url)
         async with cable.laid() as url:
