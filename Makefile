@@ -7,6 +7,8 @@ PYTHONS := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
 PYTEST_ARGS ?=
+# Most tests wait for something most of the time; each process of these has a server of its own.
+WORKERS ?= 2
 # Those that look at STANDPIPE_TEST_LONG.
 LONG_TESTS = $(shell grep -rl STANDPIPE_TEST_LONG tests --include='test_*.py')
 # A checkout that root used first may have a cache folder that we cannot write.
@@ -26,8 +28,8 @@ demo: $(STAMP) ## show the main job on a loopback network, in ./standpipe-demo
 run: $(STAMP) ## sync from the public network into ./standpipe-data (or STANDPIPE_DATABASE_URL)
 	@$(BIN)/standpipe run --upgrade
 
-test: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' for some
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' for some, WORKERS=0 in one process
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-long: $(STAMP) ## the random and crash tests with far more seeds; takes hours
 	@STANDPIPE_TEST_LONG=1 $(BIN)/python -m pytest --timeout 7200 $(PYTEST_ARGS) $(LONG_TESTS)
