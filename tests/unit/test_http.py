@@ -35,6 +35,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         "::ffff:169.254.169.254",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "::7f00:1",
+        "::10.0.0.1",
+        "fec0::1",
+        "64:ff9b:1::7f00:1",
     ],
 )
 def test_an_address_of_some_inner_network_is_not_public(address):
