@@ -9,9 +9,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from sync.atproto.frame import MAX_FRAME_BYTES, write_frame
+from sync.firehose import FirehoseReader
+from sync.http import HttpClient
+from sync.progress import SourceProgress
 from sync.simnet import Simnet
+from sync.stream import Frame, FrameQueue, StreamState
 from tests.integration.rig import NOTE, Rig, note, rig_on
 
 pytestmark = pytest.mark.timeout(120)
@@ -75,7 +80,7 @@ async def follow(rig: Rig, net: Simnet, relay_url: str) -> None:
     [b"", b"\xff\xff\xff", "text", write_frame("#identity", {}) + b"\x00"],
     ids=["empty", "no CBOR", "text", "three objects"],
 )
-@pytest.mark.rule("ES-12", "ES-13", "D-02", "A-02", "A-04")
+@pytest.mark.rule("ES-12", "ES-13", "D-02", "A-02", "A-04", "FA-01")
 async def test_a_poison_frame_costs_three_connections_and_no_event(clone, tmp_path: Path, poison):
     async with Simnet(seed=95, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         seen: list[int] = []
@@ -106,6 +111,7 @@ async def test_a_frame_over_the_limit_is_never_received_and_stepped_past(clone, 
 
         async with relay_of(net, distort) as url:
             await follow(rig, net, url)
+            assert "frame_too_big" not in await rig.problems()  # nobody came to read it
             await rig.crash()
 
 
@@ -122,7 +128,7 @@ async def test_repetitions_and_unknown_frames_change_nothing(clone, tmp_path: Pa
             await rig.crash()
 
 
-@pytest.mark.rule("CU-11")
+@pytest.mark.rule("CU-11", "ES-08")
 async def test_a_consumer_that_was_too_slow_comes_back(clone, tmp_path: Path):
     async with Simnet(seed=98, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")
@@ -133,3 +139,69 @@ async def test_a_consumer_that_was_too_slow_comes_back(clone, tmp_path: Path):
         alice.create(NOTE, note("after the kick"), rkey="a")
         await rig.level(alice)
         assert "error_frame" in await rig.problems()
+
+
+def reader_of(url: str, queue: FrameQueue, http: HttpClient) -> FirehoseReader:
+    """Return a reader without a service around it."""
+    return FirehoseReader(
+        url,
+        state=StreamState(None),
+        queue=queue,
+        policy=http.policy,
+        user_agent="test",
+        progress=SourceProgress(url, "relay"),
+    )
+
+
+@pytest.mark.rule("ES-18")
+async def test_nothing_is_ever_sent_on_the_stream():
+    heard: list[str | bytes] = []
+
+    async def stream(socket: ServerConnection) -> None:
+        for number in range(3):
+            await socket.send(write_frame("#info", {"name": f"Notice{number}"}))
+        heard.extend([message async for message in socket])
+
+    queue = FrameQueue(max_frames=10, max_bytes=10_000)
+    async with (
+        serve(stream, "127.0.0.1", 0) as server,
+        HttpClient(user_agent="test", allow_private_hosts=True) as http,
+    ):
+        (listening,) = server.sockets
+        url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        reading = asyncio.create_task(reader_of(url, queue, http).run())
+        async with asyncio.timeout(20):
+            taken: list[Frame] = []
+            while len(taken) < 3:
+                taken += await queue.take(max_frames=3, max_bytes=10_000, timeout_s=0.1)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    assert heard == []
+
+
+@pytest.mark.rule("ES-20", "OP-01")
+async def test_a_handshake_that_is_sent_elsewhere_is_not_followed():
+    strangers: list[str] = []
+
+    async def stream(socket: ServerConnection) -> None:
+        strangers.append("reached")
+
+    async with (
+        serve(stream, "127.0.0.1", 0) as goal,
+        HttpClient(user_agent="test", allow_private_hosts=True) as http,
+    ):
+        (elsewhere,) = goal.sockets
+        location = f"ws://127.0.0.1:{elsewhere.getsockname()[1]}/"
+
+        def redirect(socket: ServerConnection, _request: Request) -> Response:
+            response = socket.respond(302, "")
+            response.headers["Location"] = location
+            return response
+
+        async with serve(stream, "127.0.0.1", 0, process_request=redirect) as server:
+            (listening,) = server.sockets
+            url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+            reader = reader_of(url, FrameQueue(max_frames=1, max_bytes=1), http)
+            async with asyncio.timeout(20):
+                await reader._read_connection(None, 0)
+    assert strangers == []

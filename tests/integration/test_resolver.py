@@ -88,7 +88,7 @@ async def test_a_failed_refresh_keeps_the_good_document():
         assert await resolver.document(alice.did) == good
 
 
-@pytest.mark.rule("SG-09", "MT-08")
+@pytest.mark.rule("SG-09", "MT-08", "HO-02")
 async def test_a_refresh_is_forced_once_a_minute_for_each_did():
     now = [0.0]
     async with Simnet(seed=66) as net, client() as http:

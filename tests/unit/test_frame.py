@@ -83,7 +83,7 @@ def test_unknown_ops_kinds_and_fields_are_stepped_over() -> None:
     assert read_frame(extended) == read_frame(write_frame("#sync", SYNC))
 
 
-@pytest.mark.rule("D-06", "CM-02", "Z-05")
+@pytest.mark.rule("D-06", "CM-02")
 def test_retired_fields_are_ignored_and_an_empty_since_is_null() -> None:
     slim = {k: v for k, v in COMMIT.items() if k not in ("rebase", "tooBig", "blobs", "prevData")}
     message = read_frame(write_frame("#commit", {**slim, "since": "", "tooBig": "yes"}))
