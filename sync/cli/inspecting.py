@@ -23,7 +23,7 @@ from sync.config import Settings
 from sync.errors import BadInput, IdentityError, UsageError
 from sync.inspector import UNPROVEN, Inspector, Item, ItemOp
 
-MAX_DOCUMENTS_BYTES = 256 << 20
+MAX_DOCUMENTS_BYTES = 64 << 20
 SHOWN_OPS = 3
 MAX_LINE = 400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,10 +133,12 @@ def _read_time(text: str) -> int:
 
 
 def _read_documents(path: Path) -> dict[str, DidDocument]:
-    if path.stat().st_size > MAX_DOCUMENTS_BYTES:
-        raise BadInput(f"{path} is too long: split the file, or keep the accounts you look at.")
+    with path.open("rb") as file:
+        body = file.read(MAX_DOCUMENTS_BYTES + 1)
+    if len(body) > MAX_DOCUMENTS_BYTES:
+        raise BadInput(f"{path} is too long: keep the documents of accounts that are in the file.")
     try:
-        return parse_did_documents(path.read_bytes())
+        return parse_did_documents(body)
     except IdentityError as error:
         raise BadInput(f"{path} does not hold DID documents ({error.detail}).") from error
 

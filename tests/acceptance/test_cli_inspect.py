@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sync.atproto.frame import write_frame
+from sync.cli import inspecting
 from sync.simnet import Account, World
 from tests.acceptance.commands import PROGRAM, Standpipe, clean_environment, standpipe
 from tests.unit.captures import relay_frames, write_capture, zstd
@@ -207,6 +208,14 @@ def test_files_that_hold_no_did_documents_are_refused(
     name = recording.file(text.encode(), "documents.json")
     result = standpipe("inspect", recording.frames(), "--did-documents", name)
     result.assert_one_sentence(5, "documents.json does not hold DID documents")
+
+
+def test_too_many_did_documents_are_refused(
+    standpipe: Standpipe, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspecting, "MAX_DOCUMENTS_BYTES", 100)
+    result = standpipe("inspect", recording.frames(), "--did-documents", recording.documents())
+    result.assert_one_sentence(5, "documents.json is too long")
 
 
 def test_a_document_under_another_name_is_refused(
