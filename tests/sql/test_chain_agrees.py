@@ -11,7 +11,7 @@ from sync.atproto.chain import Head
 from sync.atproto.verify import VerifiedCommit, VerifiedSync
 from tests.sql.driver import Driver, Event, cid, did, rev
 
-WALKS, EVENTS = 400, 6
+WALKS, EVENTS = 60, 6
 OUTCOMES = {
     "ok": "applied",
     "stale": "stale",
