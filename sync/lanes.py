@@ -24,7 +24,7 @@ from sync.firehose import Backoff
 from sync.lane_handle import LaneDied, LaneHandle
 from sync.lane_process import Order, Report, Start
 from sync.progress import Progress, SourceProgress
-from sync.sessions import LEASE_S, end_if_cancelled, reason_of, is_database_error
+from sync.sessions import LEASE_S, end_if_cancelled, is_database_error, reason_of
 from sync.shares import SourceShares
 from sync.staging import LaneClaim
 from sync.stream import Frame, StreamState

@@ -169,9 +169,14 @@ def is_database_error(
     return all(isinstance(leaf, (*_DATABASE_ERRORS, *beside)) for leaf in leaves_of(error))
 
 
+def first_of(error: BaseException) -> BaseException:
+    """Return the first error inside a group, or the error itself."""
+    return next(leaves_of(error))
+
+
 def reason_of(error: BaseException) -> str:
-    """Return what the first error inside a group says, or what it is called where it is silent."""
-    first = next(leaves_of(error))
+    """Return what the first error inside a group says, or its name where it says nothing."""
+    first = first_of(error)
     return str(first) or type(first).__name__
 
 
