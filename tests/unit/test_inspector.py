@@ -4,6 +4,8 @@ import io
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sync import reasons
 from sync.atproto import cbor
@@ -13,10 +15,10 @@ from sync.atproto.identity import DidDocument, parse_did_document
 from sync.atproto.keys import PrivateKey
 from sync.atproto.syntax import make_tid
 from sync.captures import CapturedFrame
-from sync.inspector import Inspector, Item
+from sync.inspector import GOOD, UNPROVEN, Inspector, Item
 from sync.simnet import World
 from tests.unit.captures import frame_of, relay_frames
-from tests.unit.refusals import ELSEWHERE, FRAMES, export_of
+from tests.unit.refusals import ELSEWHERE, FRAMES, export_of, told
 from tests.unit.repos import (
     DID,
     KEY,
@@ -33,6 +35,8 @@ NOTE = "com.example.note"
 DOCUMENTS = {DID: DidDocument(DID, None, None, KEY.public.did_key)}
 LATER = make_tid(NOW_US, 1)
 OLD = some_records(range(20))
+HONEST = told()
+UNPROVEN_VERDICTS = set(UNPROVEN.values())
 LIMITS = ExportLimits(max_bytes=1 << 20, max_blocks=100, max_records=50)
 
 
@@ -245,6 +249,17 @@ def test_a_frame_that_is_too_large_is_judged_by_its_size_alone() -> None:
     inspector = Inspector({}, now_us=NOW_US)
     item = inspector.judge_frame(CapturedFrame(1, 0, 4_000_000_000, b""))
     assert item.place == ("frame_too_big", "ES-15", "4000000000 bytes")
+
+
+@pytest.mark.rule("FA-14")
+@given(st.data())
+def test_a_spoilt_frame_is_refused_and_never_surprises(data: st.DataObject) -> None:
+    frame = bytearray(HONEST)
+    for _ in range(data.draw(st.integers(1, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    [item] = judge(bytes(frame[: data.draw(st.integers(1, len(frame)))]))
+    assert item.place.verdict != "unexpected_error"
+    assert item.place.verdict in GOOD | UNPROVEN_VERDICTS | reasons.REASONS.keys()
 
 
 # Exports
