@@ -145,7 +145,7 @@ def test_a_missing_or_mistyped_field_spoils_only_the_message(kind: str, name: st
         assert caught.value.did == (None if name in ("repo", "did") else DID)
 
 
-@pytest.mark.rule("MT-01")
+@pytest.mark.rule("MT-01", "CM-01")
 @pytest.mark.parametrize(
     "changed",
     [

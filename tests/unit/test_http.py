@@ -121,7 +121,6 @@ def test_a_servers_wish_to_be_left_alone_is_read_in_every_form(headers, expected
     assert retry_after_s(httpx.Headers(headers), now=NOW, cap_s=3600) == expected
 
 
-@pytest.mark.rule("ES-03")
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[1]", b'"x"', b'{"error": 5}', b"\xff", b"[" * 9_000]
 )
