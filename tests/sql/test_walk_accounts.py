@@ -31,6 +31,20 @@ def test_a_relay_alone_is_obeyed_at_once_and_checked_when_its_word_is_bad(servic
     assert service.claim_checks() == {}
 
 
+@pytest.mark.rule("D-11", "AC-13")
+def test_a_deletion_that_was_taken_back_purges_nothing_later(service):
+    """Its PDS does not know it one day, for another reason: that alone never deletes."""
+    service.say(1, "deleted")
+    service.say(1, None)
+    service.later("30 days")
+    claim = service.claim(1)
+    names = [claim.repo_id, claim.generation, claim.fetch_token, "repo_not_found"]
+    assert service.value("select sync.fail_fetch(%s, %s, %s, %s)", *names) is True
+    service.later("31 days")
+    assert service.answer(1, "unknown") is True
+    assert (service.stands(1), service.stored(1), service.purges()) == ((True, None), 1, 0)
+
+
 @pytest.mark.rule("AC-18")
 def test_a_word_that_changes_nothing_makes_no_work(service):
     service.say(1, None)
