@@ -86,6 +86,51 @@ async def test_who_moves_within_a_gap_is_asked_for_at_his_new_host(
         await rig.stop()
 
 
+@pytest.mark.rule("CU-07", "CU-08", "CU-09")
+async def test_a_silent_source_is_compared_once_however_often_it_is_connected(
+    clone, tmp_path: Path
+):
+    """All it has is old, so that its start cursor, 0, is outdated each time."""
+    async with (
+        Simnet(seed=52, start_us=None) as net,
+        rig_on(net, clone, tmp_path, lanes=1) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        net.forget_history()
+        rig.start()
+        forget = "update sync.sources set compared_at = null"
+        await rig.until(lambda: is_compared(rig))
+        await rig.conn.execute(forget)
+        await connect_again(rig, net)
+        await rig.until(lambda: is_compared(rig))
+        await rig.conn.execute(forget)
+        for _ in range(2):
+            await connect_again(rig, net)
+        alice.create(NOTE, note("one"), rkey="a")
+        query = "select seq > 0 from sync.source_status"
+        await rig.until(lambda: rig.conn.fetchval(query))
+        query = "select gap_since is null and compared_at is null from sync.sources"
+        assert await rig.conn.fetchval(query)
+
+
+async def is_compared(rig: Rig) -> bool:
+    """Tell whether a gap was closed, and none is open."""
+    query = "select gap_since is null and compared_at is not null from sync.sources"
+    return bool(await rig.conn.fetchval(query))
+
+
+async def connect_again(rig: Rig, net: Simnet) -> None:
+    """Cut the connection, and wait for the first frame of the next one."""
+    (source,) = rig.progress.sources.values()
+    frames = source.frames
+    await net.restart_relay()
+
+    async def has_more() -> bool:
+        return source.frames > frames
+
+    await rig.until(has_more)
+
+
 async def has_gap(rig: Rig) -> bool:
     """Tell whether a gap is open."""
     return not await rig.has_no_gap()
