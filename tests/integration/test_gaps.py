@@ -1,12 +1,20 @@
 """After a lost window every tracked repo is compared, and what differs is fetched."""
 
+import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from sync import gaps
+from sync.gaps import Gap, GapCloser
+from sync.progress import Progress
+from sync.resolver import Resolver
 from sync.simnet import Account, Simnet
 from sync.simnet.traffic import generate
 from tests.integration.rig import NOTE, Rig, note, rig_on
+from tests.sql.driver import Driver, did
+from tests.unit.test_gaps import Directory, Pds
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -129,6 +137,52 @@ async def connect_again(rig: Rig, net: Simnet) -> None:
         return source.frames > frames
 
     await rig.until(has_more)
+
+
+def closer_of(conn, http: Pds, directory: Directory) -> GapCloser:
+    """Return a gap closer in a network that is made up."""
+    return GapCloser(
+        conn,
+        http=http,
+        resolver=cast("Resolver", directory),
+        progress=Progress(),
+        wake=asyncio.Event(),
+        compare_every_s=1e9,
+    )
+
+
+@pytest.mark.rule("CU-09", "BF-16")
+async def test_a_host_that_is_away_keeps_others_waiting_once_a_comparison(
+    session, ingest, monkeypatch
+):
+    service = Driver(session())
+    for number in (1, 2, 3):
+        service.load(number, {"a": "x"}, at=10, data="t10")
+    service.locate(1, 2, 3)
+    service.value("select sync.note_gap(%s)", service.source_id)
+    monkeypatch.setattr(gaps, "PAGE_REPOS", 1)
+    http = Pds(is_away=True)
+    gap = Gap(*service.row("select * from sync.open_gaps()").values())
+    found = await closer_of(await ingest(), http, Directory())._compare_all([gap])
+    assert found == {"https://pds.test": [did(1), did(2), did(3)]}
+    assert http.asked == 1
+
+
+@pytest.mark.rule("CU-09", "IN-14", "AC-10")
+@pytest.mark.parametrize(("is_slow", "reason"), [(False, "transient"), (True, "")])
+async def test_who_cannot_be_looked_up_now_is_asked_about_again(
+    session, ingest, monkeypatch, is_slow, reason
+):
+    """Its PDS says that it is not active; whether that is its PDS still, nobody can say."""
+    service = Driver(session())
+    service.load(1, {"a": "x"}, at=10, data="t10")
+    service.locate(1)
+    monkeypatch.setattr(gaps, "HOST_TIMEOUT_S", 0.5)
+    directory = Directory(reason=reason, is_slow=is_slow)
+    closer = closer_of(await ingest(), Pds(is_active=False), directory)
+    hosts = {"https://pds.test": [did(1)]}
+    assert await closer._compare_hosts(hosts) == hosts
+    assert service.value("select is_active from sync.repos")
 
 
 async def has_gap(rig: Rig) -> bool:
