@@ -199,6 +199,27 @@ def test_who_flaps_while_hidden_does_not_put_the_question_off(service):
     assert service.value(wait), "as when it began to be too often"
 
 
+@pytest.mark.rule("AC-16", "SG-09")
+@pytest.mark.parametrize("has_two_relays", [False, True])
+def test_who_flaps_faster_than_his_pds_answers_has_it_asked_seldom(service, has_two_relays):
+    """Each word overtakes the answer that is under way, and none of them asks for another."""
+    if has_two_relays:
+        service.add_relay()
+    asked = 0
+    for second in range(120):
+        service.later(f"{second} s")
+        serial = service.claim_checks().get(A)
+        service.say(1, "deactivated")
+        service.say(1, None)
+        if serial is not None:
+            asked += 1
+            assert service.answer_to(1, serial, "active") is False
+    assert 1 <= asked <= 12
+    service.later("2 hours")
+    assert service.answer(1, "active") is True
+    assert service.stands(1) == (True, None)
+
+
 @pytest.mark.rule("AC-16")
 def test_after_a_quiet_while_a_relay_is_believed_again(service):
     for _ in range(30):
