@@ -1,7 +1,7 @@
 -- Have every tracked repo compared with what its PDS says, as after a gap: what a stream left out
 -- without anybody noticing is found, and fetched. Sources whose last comparison is younger than
--- p_older_than are left alone, and so is one that is being compared: but not for ever, since one PDS
--- that never answers again keeps a comparison open, and says nothing of the others.
+-- p_older_than are left alone, and so is one that is being compared: but not for ever, since one
+-- PDS that never answers again keeps a comparison open, and says nothing of the others.
 --
 -- One comparison serves all sources; it is the newest gap that counts.
 --
