@@ -80,8 +80,10 @@ class IdentityKeeper:
         identity = await self._resolver.resolve(document.did, max_age_s=max_age_s)
         async with self._lock:
             handle = identity.handle
-            if handle is None:  # nobody could say: keep what was verified before (IN-16)
+            if handle is None:  # nobody could say: keep what was verified before (IN-16),
                 handle = await self._conn.fetchval(_KNOWN, document.did)
+                if handle not in {None, document.handle_claim}:  # while it is claimed (IN-07)
+                    handle = INVALID_HANDLE
         for _ in range(STORE_ATTEMPTS):
             async with self._lock:
                 age = timedelta(seconds=self._resolver.age_s(identity))
