@@ -55,7 +55,7 @@ _COMMIT = {
     "bad_path": "a record key or collection that the protocol forbids",
     "chain_break": "a commit that does not follow the one we have",
     "delete_not_in_tree": "a deleted record that is still in the tree",
-    "held_overflow": "more commits than are kept while a repo is fetched",
+    "held_overflow": "more, or larger, commits than are kept while a repo is fetched",
     "inversion_mismatch": "operations that do not lead from the previous tree to this one",
     "missing_prev": "an update or delete that does not say what was there",
     "missing_record": "a commit without the block of a record it writes",
