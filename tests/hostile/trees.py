@@ -64,6 +64,11 @@ class RawNode:
         blocks[cid] = block
         return cid
 
+    def encode_alone(self) -> bytes:
+        """Return the node's bytes."""
+        blocks: Blocks = {}
+        return blocks[self.encode(blocks)]
+
     def index(self, key: bytes) -> int:
         """Return where a key is, or would be."""
         return bisect_left([entry.key for entry in self.entries], key)
