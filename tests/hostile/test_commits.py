@@ -1,7 +1,6 @@
 """Commits that nobody should have signed, or that were not signed as they should be."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +28,11 @@ from tests.hostile.forge import (
     sync_body,
     unheard,
 )
-from tests.hostile.world import HostileWorld, Lie, Tell, hostile_world, lie
+from tests.hostile.world import HostileWorld, Lie, Tell, lie
 from tests.integration.rig import NOTE, note
 from tests.unit.repos import covering_proof, keys_by_layer, record
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
 ORDER = {
     K256: 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141,
@@ -426,14 +425,12 @@ SHAPES = [
 @pytest.mark.rule("CM-06", "CM-07", "CM-08", "CM-09", "CM-10", "CM-11", "CM-12", "CM-15", "CM-16")
 @pytest.mark.rule("CM-37", "CM-38", "SN-03", "SN-05", "FA-03", "FA-04", "FA-05", "SG-01", "SG-02")
 @pytest.mark.rule("SG-04", "SG-08", "SG-12", "SG-14", "CA-03")
-async def test_no_commit_counts_that_the_account_did_not_sign(clone: str, tmp_path: Path) -> None:
-    async with hostile_world(clone, tmp_path) as world:
-        await world.play([*IDENTITY, *REVS, *SIGNED])
+async def test_no_commit_counts_that_the_account_did_not_sign(world: HostileWorld) -> None:
+    await world.play([*IDENTITY, *REVS, *SIGNED])
 
 
 @pytest.mark.scenario("A-27", "A-28", "A-45", "A-46")
 @pytest.mark.rule("CM-03", "CM-04", "CM-23", "CM-24", "CM-34", "D-01", "D-04", "SN-02", "FA-09")
 @pytest.mark.rule("IV-02", "IV-03", "IV-04", "MS-11")
-async def test_limits_and_proofs_are_exact(clone: str, tmp_path: Path) -> None:
-    async with hostile_world(clone, tmp_path) as world:
-        await world.play([*LIMITS, *SHAPES])
+async def test_limits_and_proofs_are_exact(world: HostileWorld) -> None:
+    await world.play([*LIMITS, *SHAPES])
