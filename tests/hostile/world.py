@@ -1,0 +1,330 @@
+"""A running service on a network that tells lies, and what has to hold after each of them.
+
+simnet is honest; the lies are told here. A module of this folder is a ledger of them:
+
+    LIES = [Lie("a rev that goes back", "A-18", tell_old_rev, ignored="its rev is not newer")]
+
+    async def test_no_lie_is_believed(clone, tmp_path):
+        async with hostile_world(clone, tmp_path) as world:
+            await world.play(LIES)
+
+Each lie has an account of its own, and all are told at the same time, between honest commits of
+the bystanders. `play()` checks the same of each:
+
+1. the service is up, and its memory is bounded;
+2. the bystanders are current, and the log has each of their commits once, live and in order;
+3. what is stored is what the account once signed and its host serves, or the repo is marked as
+   not synchronized;
+4. the lie is counted in `sync.problems` under its reasons, and under no other; or under none;
+5. the cursor moved past it;
+6. an honest commit heals the repo, with nobody's help: synchronized, at the network's rev, with
+   the network's records, which are also what a reader of the change log alone has.
+
+What a test needs beside that it finds in `world.net` (the honest network), `world.rig` (service
+and database) and in the methods that lie: `say`, `inject`, `serve`, `serve_car`.
+"""
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from aiohttp import web
+
+from sync.atproto.cid import format_cid
+from sync.cli.demo.fold import Fold
+from sync.simnet import Account, Simnet
+from sync.simnet.pds import Pds
+from sync.simnet.stream import Event
+from sync.simnet.xrpc import parameter, send_car
+from tests.hostile.memory import MemoryWatch
+from tests.integration.rig import NOTE, Rig, note, settings_for
+
+CONSUMER = "hostile"
+BYSTANDERS = 2
+FIRST_RECORDS = 3
+HEAL_TIMEOUT_S = 60.0
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Tell = Callable[["HostileWorld", Account], Awaitable[object] | object]
+
+
+def commit_honestly(_world: "HostileWorld", account: Account) -> None:
+    """Write one record, as an honest server does."""
+    account.create(NOTE, note("honest again"), rkey="honest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lie:
+    """One line of the ledger.
+
+    `reasons` are counted for the account, all of them and no others but those that `may` follow;
+    without any nothing is counted, because of what `ignored` says. `first` prepares the account
+    before it is tracked; `heal` is what the honest account does afterwards.
+    """
+
+    name: str
+    tell: Tell
+    reasons: frozenset[str] = frozenset()
+    ignored: str = ""
+    may: frozenset[str] = frozenset()
+    first: Tell | None = None
+    heal: Tell = commit_honestly
+
+    def __post_init__(self) -> None:
+        assert bool(self.reasons) != bool(self.ignored), self.name
+
+
+def lie(name: str, tell: Tell, *reasons: str, **more: Any) -> Lie:
+    """Make a line of the ledger; the reasons come after who tells it."""
+    return Lie(name=name, tell=tell, reasons=frozenset(reasons), **more)
+
+
+@dataclass(slots=True)
+class HostileWorld:
+    """A service between honest bystanders and liars."""
+
+    net: Simnet
+    rig: Rig
+    memory: MemoryWatch
+    answers: dict[str, Answer]
+    bystanders: list[Account] = field(default_factory=list)
+    liars: list[Account] = field(default_factory=list)
+    _beats: int = 0
+    _begun_at: int = 0
+
+    # Preparing --------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Load the bystanders; from here on the log has only what they do live."""
+        await self.rig.conn.execute("select sync.create_consumer($1)", CONSUMER)
+        self.bystanders = [self.net.create_account() for _ in range(BYSTANDERS)]
+        await self.rig.track(*self.bystanders)
+        await self.rig.level(*self.bystanders)
+        self._begun_at = await self.rig.last_change()
+        self.memory.start()
+
+    async def new_account(self, first: Tell | None = None, **how: Any) -> Account:
+        """Make an account with some records, tracked and synchronized."""
+        account = self.net.create_account(**how)
+        for number in range(FIRST_RECORDS):
+            account.create(NOTE, note(f"first {number}"), rkey=f"first{number}")
+        await _done(first, self, account)
+        await self.rig.track(account)
+        await self.rig.until(partial(self.rig.is_level, account), timeout_s=HEAL_TIMEOUT_S)
+        self.liars.append(account)
+        return account
+
+    def beat(self) -> None:
+        """Have every bystander commit."""
+        self._beats += 1
+        for one in self.bystanders:
+            one.create(NOTE, note(f"beat {self._beats}"), rkey=f"beat{self._beats:05}")
+
+    # Lying ------------------------------------------------------------------------------------
+
+    def say(self, did: str, kind: str, body: Mapping[str, Any]) -> int:
+        """Put a forged event on the relay's stream; returns its seq."""
+        self.net.world.relay.append(did, kind, {**body, "time": self.net.world.clock.datetime()})
+        return self.net.world.relay.last_seq
+
+    def inject(self, frame: Callable[[int], bytes]) -> int:
+        """Put a frame on the relay's stream whose bytes are made from its seq; returns that."""
+        relay = self.net.world.relay
+        event = InjectedEvent(relay.last_seq + 1, frame)
+        relay.last_seq = event.seq
+        relay._events.append(event)
+        relay._wake()
+        return event.seq
+
+    def lose(self, account: Account, action: Callable[[], object]) -> None:
+        """Do something honest of which the stream says nothing."""
+        self.net.drop_next(1)
+        action()
+        assert self.net.world.relay.last_seq not in {
+            event.seq for event in self.net.world.relay.events()
+        }, f"{account} said nothing that could be lost"
+
+    def serve(self, account: Account, answer: Answer, *, times: int = 1) -> None:
+        """Answer the next getRepo of an account with whatever a handler does."""
+        left = times
+
+        async def answer_some(request: web.Request) -> web.StreamResponse:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                self.answers.pop(account.did, None)
+            return await answer(request)
+
+        self.answers[account.did] = answer_some
+
+    def serve_car(self, account: Account, car: bytes, *, times: int = 1) -> None:
+        """Answer the next getRepo of an account with these bytes."""
+        self.serve(account, lambda request: send_car(request, car), times=times)
+
+    def cause_fetch(self, account: Account) -> None:
+        """Make the service fetch an account: it hears of a commit only that it was made."""
+        self.lose(account, lambda: account.create(NOTE, note("unheard"), rkey="unheard"))
+        account.emit_sync()
+
+    # Checking ---------------------------------------------------------------------------------
+
+    async def play(self, lies: Sequence[Lie], *, timeout_s: float = HEAL_TIMEOUT_S) -> None:
+        """Tell lies side by side, check everything after each, and all together at the end."""
+        async with asyncio.timeout(2 * timeout_s):
+            results = await asyncio.gather(
+                *(self._play(one, timeout_s=timeout_s) for one in lies), return_exceptions=True
+            )
+        failures = [
+            f"{one.name}: {_shown(result)}"
+            for one, result in zip(lies, results, strict=True)
+            if isinstance(result, BaseException)
+        ]
+        assert not failures, f"{len(failures)} of {len(lies)} lies:\n" + "\n".join(failures)
+        await self.check_all()
+
+    async def _play(self, one: Lie, *, timeout_s: float) -> None:
+        account = await self.new_account(one.first)
+        self.beat()
+        await _done(one.tell, self, account)
+        await self.check_refusal(account, one.reasons)
+        self.beat()
+        await _done(one.heal, self, account)
+        await self.check_healed(account, timeout_s=timeout_s)
+        counted = await self.problems(account)
+        assert one.reasons <= counted <= one.reasons | one.may, f"counted as {sorted(counted)}"
+
+    async def check_refusal(self, account: Account, reasons: frozenset[str]) -> None:
+        """Wait until what was told so far is refused for its reasons, and nothing is stored."""
+        told = self.net.world.relay.last_seq
+
+        async def is_counted() -> bool:
+            return reasons <= await self.problems(account)
+
+        async def is_passed() -> bool:
+            seq = await self.rig.conn.fetchval("select min(seq) from sync.source_status")
+            return seq is not None and seq >= told
+
+        await self.rig.until(is_counted)
+        await self.rig.until(is_passed)
+        await self.check_stored(account)
+
+    async def check_stored(self, account: Account) -> None:
+        """Compare a repo with what the account had signed at its rev, unless it is marked."""
+        async with self.rig.conn.acquire() as conn, conn.transaction(isolation="repeatable_read"):
+            query = "select sync_state, rev from sync.repo_status where did = $1"
+            state, rev = await conn.fetchrow(query, account.did)
+            rows = await conn.fetch(
+                "select collection || '/' || rkey, cid from sync.records where did = $1",
+                account.did,
+            )
+        if state != "synchronized":
+            return
+        heads = {head.rev: head for head in account.repo.heads}
+        assert rev in heads, f"{account} is synchronized at {rev}, which it never signed"
+        leaves = {key.decode(): format_cid(cid) for key, cid in heads[rev].tree.leaves()}
+        assert dict(rows) == leaves
+
+    async def check_healed(self, account: Account, *, timeout_s: float = HEAL_TIMEOUT_S) -> None:
+        """Wait until a repo is synchronized at the network's rev, with the network's records."""
+        await self.rig.until(partial(self.rig.is_level, account), timeout_s=timeout_s)
+
+    async def check_all(self) -> None:
+        """Check what holds for all: nobody else suffered, the log is the table, memory."""
+        self.beat()
+        await self.rig.level(*self.bystanders)
+        for one in self.bystanders:
+            assert await self.problems(one) == set()
+            wanted = [("create", f"beat{beat:05}", True) for beat in range(1, self._beats + 1)]
+            assert await self.rig.changes(one, after=self._begun_at) == wanted
+        await self._check_log()
+        self.memory.check()
+
+    async def _check_log(self) -> None:
+        fold = Fold()
+        while rows := await self.rig.conn.fetch(
+            "select * from sync.read_changes($1, 10000)", CONSUMER
+        ):
+            for row in rows:
+                fold.apply(row)
+        assert fold.complaints == []
+        rows = await self.rig.conn.fetch("select did, collection, rkey, cid from sync.records")
+        assert fold.records == {tuple(row)[:3]: row["cid"] for row in rows}
+
+    async def problems(self, account: Account | None = None) -> set[str]:
+        """Return the reasons that were counted for an account, or (None) for nobody's."""
+        rows = await self.rig.conn.fetch(
+            "select reason from sync.problems where did = $1", account.did if account else ""
+        )
+        return {row["reason"] for row in rows}
+
+
+class InjectedEvent(Event):
+    """An event whose frame is any bytes."""
+
+    def __init__(self, seq: int, frame: Callable[[int], bytes]) -> None:
+        super().__init__(seq, "", "", {})
+        self._frame = frame(seq)
+
+
+class _LyingPds(Pds):
+    """A PDS that answers getRepo as told."""
+
+    def __init__(self, answers: dict[str, Answer], *args: Any) -> None:
+        super().__init__(*args)
+        self._answers = answers
+
+    async def get_repo(self, request: web.Request) -> web.StreamResponse:
+        answer = self._answers.get(parameter(request, "did"))
+        return await (answer or super().get_repo)(request)
+
+
+@asynccontextmanager
+async def hostile_world(
+    database_url: str,
+    folder: Path,
+    *,
+    seed: int = 1,
+    pds_count: int = 1,
+    sources: Callable[[Simnet], Sequence[tuple[str, str]]] | None = None,
+    **settings: Any,
+) -> AsyncIterator[HostileWorld]:
+    """Start a network and a service on it, with loaded bystanders; at the end both are gone."""
+    answers: dict[str, Answer] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sync.simnet.network.Pds", partial(_LyingPds, answers))
+        # A ledger has more accounts than a host's share of lookups a second.
+        patch.setattr("sync.resolver.LOOKUPS_PER_S", 10_000.0)
+        patch.setattr("sync.handles.LOOKUPS_PER_S", 10_000.0)
+        async with (
+            Simnet(seed=seed, pds_count=pds_count, start_us=None) as net,
+            asyncpg.create_pool(database_url, min_size=1, max_size=8) as pool,
+        ):
+            rig = Rig(net, settings_for(net, database_url, folder, **settings), pool)
+            world = HostileWorld(net, rig, MemoryWatch(), answers)
+            try:
+                rig.start(None if sources is None else sources(net))
+                await world.begin()
+                yield world
+                await rig.stop()
+            finally:
+                await rig.crash()
+
+
+async def _done(tell: Tell | None, world: HostileWorld, account: Account) -> None:
+    """Call what may be a coroutine."""
+    if tell is not None:
+        result = tell(world, account)
+        if inspect.isawaitable(result):
+            await result
+
+
+def _shown(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)[-3:])
