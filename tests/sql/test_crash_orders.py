@@ -2,9 +2,11 @@
 
 Two commits and an account that goes and comes back arrive in batches cut in every way. Each
 batch is committed; or the process is killed before its commit, or after it; or another process
-takes the lane over while it works; or the relay sends the batch again.
+takes the lane over while it works; or the relay sends the batch again. Up to two batches of a
+case suffer; `STANDPIPE_TEST_LONG=1` has all of them suffer.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -17,6 +19,7 @@ from tests.sql.orders import Crowd, OpenSession, commit
 
 COMMITTED, KILLED_BEFORE, KILLED_AFTER = "committed", "killed before", "killed after"
 OVERTAKEN, AGAIN = "overtaken", "sent again"
+IS_LONG = os.environ.get("STANDPIPE_TEST_LONG") == "1"
 FAULTS = (COMMITTED, KILLED_BEFORE, KILLED_AFTER, OVERTAKEN, AGAIN)
 
 
@@ -61,8 +64,9 @@ def cases() -> Iterator[Case]:
     for cuts in product((False, True), repeat=SEQS - 1):
         ends = (*(seq for seq, is_cut in enumerate(cuts, 1) if is_cut), SEQS)
         for faults in product(FAULTS, repeat=len(ends)):
-            number += 1
-            yield Case(number, ends, faults)
+            if IS_LONG or faults.count(COMMITTED) >= len(ends) - 2:
+                number += 1
+                yield Case(number, ends, faults)
 
 
 class Game:
@@ -124,7 +128,7 @@ class Game:
 def test_every_batch_and_every_kill(session: OpenSession) -> None:
     every = list(cases())
     print(f"{len(every)} ways to cut {SEQS} events and to kill what applies them")
-    assert len(every) == 5 * 6**3 == 1080
+    assert len(every) == (1080 if IS_LONG else 376)
     crowd = Crowd(session)
     lane = Driver(crowd.open())
     crowd.load(lane, [did(case.number) for case in every])
