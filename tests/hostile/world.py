@@ -13,9 +13,10 @@ the bystanders. `play()` checks the same of each:
 
 1. the service is up, and its memory is bounded;
 2. the bystanders are current, and the log has each of their commits once, live and in order;
-3. what is stored is what the account once signed and its host serves, or the repo is marked as
-   not synchronized;
+3. what is stored are the records the account had at the stored rev, which it signed, whether the
+   repo is marked as not synchronized or not: nothing is ever deleted on a liar's word;
 4. the lie is counted in `sync.problems` under its reasons, and under no other; or under none;
+   what the account signed all the same leads to a fetch at once (D-03), anything else to none;
 5. the cursor moved past it;
 6. an honest commit heals the repo, with nobody's help: synchronized, at the network's rev, with
    the network's records, which are also what a reader of the change log alone has.
@@ -27,6 +28,7 @@ and database) and in the methods that lie: `say`, `inject`, `serve`, `serve_car`
 import asyncio
 import inspect
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -66,8 +68,10 @@ class Lie:
     """One line of the ledger.
 
     `reasons` are counted for the account, all of them and no others but those that `may` follow;
-    without any nothing is counted, because of what `ignored` says. `first` prepares the account
-    before it is tracked; `heal` is what the honest account does afterwards.
+    without any nothing is counted, because of what `ignored` says. `is_refetched` is whether the
+    repo is fetched for it, before anything honest happens; None where that may be. `first`
+    prepares the account, made as `how` says, before it is tracked; `heal` is what it does honestly
+    afterwards.
     """
 
     name: str
@@ -75,7 +79,9 @@ class Lie:
     reasons: frozenset[str] = frozenset()
     ignored: str = ""
     may: frozenset[str] = frozenset()
+    is_refetched: bool | None = False
     first: Tell | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)
     heal: Tell = commit_honestly
 
     def __post_init__(self) -> None:
@@ -94,11 +100,12 @@ class HostileWorld:
     net: Simnet
     rig: Rig
     memory: MemoryWatch
-    answers: dict[str, Answer]
+    exports: "Exports"
     bystanders: list[Account] = field(default_factory=list)
     liars: list[Account] = field(default_factory=list)
     _beats: int = 0
     _begun_at: int = 0
+    _problems_at_begin: dict[str, Counter[str]] = field(default_factory=dict)
 
     # Preparing --------------------------------------------------------------------------------
 
@@ -109,6 +116,7 @@ class HostileWorld:
         await self.rig.track(*self.bystanders)
         await self.rig.level(*self.bystanders)
         self._begun_at = await self.rig.last_change()
+        self._problems_at_begin = {one.did: await self.problems(one) for one in self.bystanders}
         self.memory.start()
 
     async def new_account(self, first: Tell | None = None, **how: Any) -> Account:
@@ -160,10 +168,10 @@ class HostileWorld:
             nonlocal left
             left -= 1
             if left <= 0:
-                self.answers.pop(account.did, None)
+                self.exports.answers.pop(account.did, None)
             return await answer(request)
 
-        self.answers[account.did] = answer_some
+        self.exports.answers[account.did] = answer_some
 
     def serve_car(self, account: Account, car: bytes, *, times: int = 1) -> None:
         """Answer the next getRepo of an account with these bytes."""
@@ -191,22 +199,39 @@ class HostileWorld:
         await self.check_all()
 
     async def _play(self, one: Lie, *, timeout_s: float) -> None:
-        account = await self.new_account(one.first)
+        account = await self.new_account(one.first, **one.how)
+        try:
+            await self._play_on(account, one, timeout_s=timeout_s)
+        except Exception as error:
+            error.add_note(f"on {account}")
+            raise
+
+    async def _play_on(self, account: Account, one: Lie, *, timeout_s: float) -> None:
+        fetched, before = self.exports.asked[account.did], await self.problems(account)
         self.beat()
         await _done(one.tell, self, account)
-        await self.check_refusal(account, one.reasons)
+        await self.check_refusal(account, one.reasons, before=before)
+        if one.is_refetched:
+            await self.rig.until(partial(self._is_fetched_again, account, fetched))
         self.beat()
         await _done(one.heal, self, account)
         await self.check_healed(account, timeout_s=timeout_s)
-        counted = await self.problems(account)
+        if one.is_refetched is False:
+            assert self.exports.asked[account.did] == fetched, "it was fetched again"
+        counted = set(await self.problems(account) - before)
         assert one.reasons <= counted <= one.reasons | one.may, f"counted as {sorted(counted)}"
 
-    async def check_refusal(self, account: Account, reasons: frozenset[str]) -> None:
+    async def _is_fetched_again(self, account: Account, fetched: int) -> bool:
+        return self.exports.asked[account.did] > fetched
+
+    async def check_refusal(
+        self, account: Account, reasons: frozenset[str], *, before: Counter[str]
+    ) -> None:
         """Wait until what was told so far is refused for its reasons, and nothing is stored."""
         told = self.net.world.relay.last_seq
 
         async def is_counted() -> bool:
-            return reasons <= await self.problems(account)
+            return reasons <= set(await self.problems(account) - before)
 
         async def is_passed() -> bool:
             seq = await self.rig.conn.fetchval("select min(seq) from sync.source_status")
@@ -217,20 +242,18 @@ class HostileWorld:
         await self.check_stored(account)
 
     async def check_stored(self, account: Account) -> None:
-        """Compare a repo with what the account had signed at its rev, unless it is marked."""
+        """Compare what is shown of a repo with what the account had signed at the stored rev."""
         async with self.rig.conn.acquire() as conn, conn.transaction(isolation="repeatable_read"):
-            query = "select sync_state, rev from sync.repo_status where did = $1"
-            state, rev = await conn.fetchrow(query, account.did)
+            query = "select is_visible, rev from sync.repo_status where did = $1"
+            is_visible, rev = await conn.fetchrow(query, account.did)
             rows = await conn.fetch(
                 "select collection || '/' || rkey, cid from sync.records where did = $1",
                 account.did,
             )
-        if state != "synchronized":
-            return
-        heads = {head.rev: head for head in account.repo.heads}
-        assert rev in heads, f"{account} is synchronized at {rev}, which it never signed"
-        leaves = {key.decode(): format_cid(cid) for key, cid in heads[rev].tree.leaves()}
-        assert dict(rows) == leaves
+        trees = {head.rev: head.tree for head in account.repo.heads}
+        assert rev is None or rev in trees, f"{account} is at {rev}, which it never signed"
+        leaves = trees[rev].leaves() if is_visible and rev is not None else ()
+        assert dict(rows) == {key.decode(): format_cid(cid) for key, cid in leaves}
 
     async def check_healed(self, account: Account, *, timeout_s: float = HEAL_TIMEOUT_S) -> None:
         """Wait until a repo is synchronized at the network's rev, with the network's records."""
@@ -241,7 +264,7 @@ class HostileWorld:
         self.beat()
         await self.rig.level(*self.bystanders)
         for one in self.bystanders:
-            assert await self.problems(one) == set()
+            assert await self.problems(one) == self._problems_at_begin[one.did]
             wanted = [("create", f"beat{beat:05}", True) for beat in range(1, self._beats + 1)]
             assert await self.rig.changes(one, after=self._begun_at) == wanted
         await self._check_log()
@@ -258,12 +281,13 @@ class HostileWorld:
         rows = await self.rig.conn.fetch("select did, collection, rkey, cid from sync.records")
         assert fold.records == {tuple(row)[:3]: row["cid"] for row in rows}
 
-    async def problems(self, account: Account | None = None) -> set[str]:
-        """Return the reasons that were counted for an account, or (None) for nobody's."""
+    async def problems(self, account: Account | None = None) -> Counter[str]:
+        """Return how often each reason was counted for an account, or (None) for nobody's."""
         rows = await self.rig.conn.fetch(
-            "select reason from sync.problems where did = $1", account.did if account else ""
+            "select reason, sum(events)::bigint from sync.problems where did = $1 group by 1",
+            account.did if account else "",
         )
-        return {row["reason"] for row in rows}
+        return Counter(dict(rows))
 
 
 class InjectedEvent(Event):
@@ -274,16 +298,25 @@ class InjectedEvent(Event):
         self._frame = frame(seq)
 
 
+@dataclass(slots=True)
+class Exports:
+    """How often each account's repo was asked for, and who answers instead of its PDS."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+
 class _LyingPds(Pds):
     """A PDS that answers getRepo as told."""
 
-    def __init__(self, answers: dict[str, Answer], *args: Any) -> None:
+    def __init__(self, exports: Exports, *args: Any) -> None:
         super().__init__(*args)
-        self._answers = answers
+        self._exports = exports
 
     async def get_repo(self, request: web.Request) -> web.StreamResponse:
-        answer = self._answers.get(parameter(request, "did"))
-        return await (answer or super().get_repo)(request)
+        did = parameter(request, "did")
+        self._exports.asked[did] += 1
+        return await self._exports.answers.get(did, super().get_repo)(request)
 
 
 @asynccontextmanager
@@ -297,9 +330,9 @@ async def hostile_world(
     **settings: Any,
 ) -> AsyncIterator[HostileWorld]:
     """Start a network and a service on it, with loaded bystanders; at the end both are gone."""
-    answers: dict[str, Answer] = {}
+    exports = Exports()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sync.simnet.network.Pds", partial(_LyingPds, answers))
+        patch.setattr("sync.simnet.network.Pds", partial(_LyingPds, exports))
         # A ledger has more accounts than a host's share of lookups a second.
         patch.setattr("sync.resolver.LOOKUPS_PER_S", 10_000.0)
         patch.setattr("sync.handles.LOOKUPS_PER_S", 10_000.0)
@@ -308,7 +341,7 @@ async def hostile_world(
             asyncpg.create_pool(database_url, min_size=1, max_size=8) as pool,
         ):
             rig = Rig(net, settings_for(net, database_url, folder, **settings), pool)
-            world = HostileWorld(net, rig, MemoryWatch(), answers)
+            world = HostileWorld(net, rig, MemoryWatch(), exports)
             try:
                 rig.start(None if sources is None else sources(net))
                 await world.begin()
@@ -327,4 +360,7 @@ async def _done(tell: Tell | None, world: HostileWorld, account: Account) -> Non
 
 
 def _shown(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error)[-3:])
+    """Return an error with the way to it; of the repos it lists only its own."""
+    lines = "".join(traceback.format_exception(error)[-4:]).splitlines()
+    did = getattr(error, "__notes__", [""])[0].rpartition(" ")[2].rstrip(">")
+    return "\n".join(line for line in lines if did in line or "'did': " not in line)
