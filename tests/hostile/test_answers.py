@@ -1,7 +1,6 @@
 """Hosts that refuse, send away, or bring what is over: nothing goes because of it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -276,25 +275,3 @@ async def find_by_comparison(world: HostileWorld, account: Account) -> None:
     world.lose(account, lambda: account.create(NOTE, note("unheard")))
     await world.rig.conn.fetchval("select sync.compare_repos()")
     await world.rig.level(account)
-
-
-@pytest.mark.scenario("A-55")
-@pytest.mark.rule("BF-16", "OP-02")
-async def test_a_host_is_parked_for_an_hour_at_most(clone: str, tmp_path: Path) -> None:
-    async with hostile_world(clone, tmp_path, pds_count=2) as world:
-        account = await world.new_account(pds=1)
-        stored = await world.rig.stored(account)
-        headers = {"retry-after": "86400"}
-        world.net.fail_next("sync.getRepo", status=429, headers=headers, did=account.did)
-        world.cause_fetch(account)
-        await world.rig.until(partial(is_parked, world, account))
-        assert await world.rig.stored(account) == stored
-        await world.check_all()
-
-
-async def is_parked(world: HostileWorld, account: Account) -> bool:
-    """Tell whether an account's host is left alone, for an hour and no longer."""
-    query = "select extract(epoch from greatest(ready_at, now()) - now()) from sync.hosts"
-    wait_s = await world.rig.conn.fetchval(f"{query} where url = $1", account.host.url)
-    assert wait_s <= 3600
-    return bool(wait_s > 3000)

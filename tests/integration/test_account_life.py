@@ -22,6 +22,7 @@ def sources_of(net: Simnet, kind: str) -> list[tuple[str, str]]:
     return [(net.pds_urls[home].replace("http://", "ws://"), "pds") for home in HOMES]
 
 
+@pytest.mark.scenario("A-53")
 @pytest.mark.rule("AC-03", "AC-06", "AC-07", "MG-01", "MG-02", "MG-04", "MG-06", "D-11", "D-15")
 @pytest.mark.parametrize("kind", ["relay", "pds"])
 async def test_every_order_ends_as_the_honest_world(
