@@ -54,7 +54,7 @@ def hidden(status: str | None) -> dict[str, object]:
     return {"active": False} if status is None else {"active": False, "status": status}
 
 
-ACTIVE = {"active": True}
+ACTIVE: dict[str, object] = {"active": True}
 FLAPPING = [hidden("deactivated"), ACTIVE] * 4
 
 

@@ -201,13 +201,6 @@ def fill(_world: HostileWorld, _account: Account, document: Document) -> None:
     document["padding"] = "x" * 10_000_000
 
 
-def nest(_world: HostileWorld, _account: Account, document: Document) -> None:
-    document["padding"] = inner = []
-    for _ in range(900):
-        inner.append([])
-        inner = inner[0]
-
-
 HOSTS = {
     "a PDS with a path": "https://pds.example.com/xrpc",
     "a PDS with a user": "https://user:password@pds.example.com",

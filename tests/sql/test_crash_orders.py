@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.sql.driver import Driver, Event, did
-from tests.sql.orders import Crowd, OpenSession, commit
+from tests.sql.orders import Crowd, OpenSession, Session, commit
 
 COMMITTED, KILLED_BEFORE, KILLED_AFTER = "committed", "killed before", "killed after"
 OVERTAKEN, AGAIN = "overtaken", "sent again"
@@ -49,7 +49,7 @@ class Case:
         """Return what happens to the batch of a turn."""
         return self.faults[turn] if turn < len(self.faults) else None
 
-    def open(self, conn: psycopg.Connection) -> None:
+    def open(self, conn: Session) -> None:
         """Let a process take the lane; it goes on where the cursor is."""
         self.lane = Driver(conn, lane=self.number)
 
