@@ -23,6 +23,7 @@ async def retry(rig: Rig, account: Account) -> None:
     await rig.conn.fetchval("select sync.resync_repos($1)", [account.did])
 
 
+@pytest.mark.scenario("A-55")
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
@@ -89,6 +90,7 @@ async def test_a_slow_host_takes_no_other_hosts_downloads(clone, tmp_path: Path)
         await rig.level(alice)
 
 
+@pytest.mark.scenario("A-55")
 @pytest.mark.rule("BF-16", "OP-02")
 async def test_a_host_that_asks_for_a_pause_gets_it(clone, tmp_path: Path):
     async with Simnet(seed=52, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:

@@ -43,6 +43,7 @@ class Pds(HttpClient):
         return Reply(200, httpx.Headers(), json.dumps(body).encode())
 
 
+@pytest.mark.scenario("A-56")
 @pytest.mark.rule("BF-18", "CU-09")
 async def test_a_list_without_end_costs_a_bounded_time(monkeypatch):
     monkeypatch.setattr(gaps, "HOST_TIMEOUT_S", 0.2)
