@@ -253,7 +253,11 @@ class HostileWorld:
         await self.check_stored(account)
 
     async def check_passed(self) -> None:
-        """Wait until the cursor of every source is past all that was told so far."""
+        """Wait until the cursor of every source is past all that was told so far.
+
+        The bystanders say something more, for what was told may have no seq.
+        """
+        self.beat()
         relay = self.net.world.relay.last_seq
         hosts = {stream_url(host.url): host.stream.last_seq for host in self.net.world.hosts}
 
@@ -284,7 +288,6 @@ class HostileWorld:
 
     async def check_all(self) -> None:
         """Check what holds for all: nobody else suffered, the log is the table, memory."""
-        self.beat()
         await self.check_passed()
         await self.check_healed(*self.bystanders)
         for one in self.bystanders:
