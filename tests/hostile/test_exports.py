@@ -32,8 +32,9 @@ from tests.hostile.forge import (
     sign,
     sign_fields,
 )
+from tests.hostile.servers import Answer
 from tests.hostile.trees import RAW_CID, RECORD, RECORD_CID, RawEntry, RawNode, first_leaves
-from tests.hostile.world import Answer, HostileWorld, Lie, lie
+from tests.hostile.world import HostileWorld, Lie, lie
 from tests.integration.rig import NOTE, note
 from tests.unit.repos import keys_by_layer
 

@@ -53,11 +53,10 @@ from aiohttp import web
 from sync.atproto.cid import format_cid
 from sync.cli.demo.fold import Fold
 from sync.simnet import Account, Simnet
-from sync.simnet.pds import Pds
-from sync.simnet.plc import Plc
 from sync.simnet.stream import Stream
-from sync.simnet.xrpc import parameter, send_car
+from sync.simnet.xrpc import send_car
 from tests.hostile.memory import MemoryWatch
+from tests.hostile.servers import Answer, CountingPlc, Exports, LyingPds
 from tests.integration.rig import NOTE, Rig, note, settings_for
 from tests.integration.wire import Distort, relay_of
 
@@ -65,9 +64,8 @@ CONSUMER = "hostile"
 BYSTANDERS = 2
 FIRST_RECORDS = 3
 # A busy machine is no failure.
-TIMEOUT_S = 90.0
+TIMEOUT_S = 45.0
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Tell = Callable[["HostileWorld", Account], Awaitable[object] | object]
 
 
@@ -108,17 +106,16 @@ def lie(name: str, tell: Tell, *reasons: str, **more: Any) -> Lie:
 
 @dataclass(slots=True)
 class HostileWorld:
-    """A service between honest bystanders and liars."""
+    """A service between honest bystanders and accounts of which lies are told."""
 
     net: Simnet
     rig: Rig
     memory: MemoryWatch
-    exports: "Exports"
+    exports: Exports
     sources: list[tuple[str, str]] | None = None  # None is the relay
     # After a gap everybody is compared, and who commits meanwhile may be fetched.
     is_gapless: bool = True
     bystanders: list[Account] = field(default_factory=list)
-    liars: list[Account] = field(default_factory=list)
     _fold: Fold = field(default_factory=Fold)
     _beats: int = 0
     _begun_at: int = 0
@@ -144,7 +141,6 @@ class HostileWorld:
         await _done(first, self, account)
         await self.rig.track(account)
         await self.check_healed(account)
-        self.liars.append(account)
         return account
 
     def beat(self) -> None:
@@ -318,43 +314,6 @@ class HostileWorld:
         return Counter(dict(rows))
 
 
-@dataclass(slots=True)
-class Exports:
-    """How often each account's repo was asked for, and who answers instead of its PDS.
-
-    `resolved` is how often its DID document was asked for.
-    """
-
-    asked: Counter[str] = field(default_factory=Counter)
-    answers: dict[str, Answer] = field(default_factory=dict)
-    resolved: Counter[str] = field(default_factory=Counter)
-
-
-class _LyingPds(Pds):
-    """A PDS that answers getRepo as told."""
-
-    def __init__(self, exports: Exports, *args: Any) -> None:
-        super().__init__(*args)
-        self._exports = exports
-
-    async def get_repo(self, request: web.Request) -> web.StreamResponse:
-        did = parameter(request, "did")
-        self._exports.asked[did] += 1
-        return await self._exports.answers.get(did, super().get_repo)(request)
-
-
-class _CountingPlc(Plc):
-    """A directory that counts what it is asked."""
-
-    def __init__(self, exports: Exports, *args: Any) -> None:
-        super().__init__(*args)
-        self._exports = exports
-
-    async def document(self, request: web.Request) -> web.Response:
-        self._exports.resolved[request.match_info["did"]] += 1
-        return await super().document(request)
-
-
 def stream_url(url: str) -> str:
     """Return where a host's stream is subscribed to."""
     return url.replace("http://", "ws://")
@@ -382,8 +341,8 @@ async def hostile_world(
     """
     exports = Exports()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sync.simnet.network.Pds", partial(_LyingPds, exports))
-        patch.setattr("sync.simnet.network.Plc", partial(_CountingPlc, exports))
+        patch.setattr("sync.simnet.network.Pds", partial(LyingPds, exports))
+        patch.setattr("sync.simnet.network.Plc", partial(CountingPlc, exports))
         # A ledger has more accounts than a host's share of lookups a second.
         patch.setattr("sync.resolver.LOOKUPS_PER_S", 10_000.0)
         patch.setattr("sync.handles.LOOKUPS_PER_S", 10_000.0)
