@@ -11,6 +11,7 @@ import pytest
 
 from sync.atproto import cbor
 from sync.simnet import Account
+from tests.hostile.waits import has_read, is_at_head
 from tests.hostile.world import HostileWorld, Lie, commit_honestly, hostile_world, lie
 from tests.integration.rig import LIKE, NOTE, note
 
@@ -92,14 +93,8 @@ async def fetch_slowly(
     await asyncio.wait_for(hold.arrived.wait(), 30)
     meanwhile()
     last = world.net.world.relay.last_seq
-    await world.rig.until(partial(has_passed, world, last))
+    await world.rig.until(partial(has_read, world, last))
     hold.release()
-
-
-async def has_passed(world: HostileWorld, seq: int) -> bool:
-    """Tell whether the stream was read up to here."""
-    read = await world.rig.conn.fetchval("select min(seq) from sync.source_status")
-    return read is not None and read >= seq
 
 
 async def is_hidden(world: HostileWorld, account: Account, status: str) -> bool:
@@ -129,7 +124,7 @@ async def go(how: Act, status: str, world: HostileWorld, account: Account) -> No
     await fetch_slowly(world, account, meanwhile)
     await world.rig.until(partial(is_hidden, world, account, status))
     tell_late()
-    await world.rig.until(partial(has_passed, world, world.net.world.relay.last_seq))
+    await world.rig.until(partial(has_read, world, world.net.world.relay.last_seq))
     assert await world.rig.stored(account) == {}
 
 
@@ -226,12 +221,6 @@ async def test_what_went_unseen_is_told_as_deleted_within_the_filter(
 async def has_only_notes(world: HostileWorld, account: Account) -> bool:
     """Tell whether an account's notes are shown and nothing else."""
     return {path.partition("/")[0] for path in await world.rig.stored(account)} == {NOTE}
-
-
-async def is_at_head(world: HostileWorld, account: Account) -> bool:
-    """Tell whether a repo is synchronized at the network's rev."""
-    is_head = await world.rig.head(account) == account.rev
-    return is_head and await world.rig.state(account) == "synchronized"
 
 
 # Repos that are huge --------------------------------------------------------------------------

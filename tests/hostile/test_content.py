@@ -22,6 +22,7 @@ from tests.hostile.contents import (
     Odd,
 )
 from tests.hostile.forge import commit_body, create_op, new_rev, sign, sync_body
+from tests.hostile.waits import has_read
 from tests.hostile.world import HostileWorld, Lie, Tell, commit_honestly, hostile_world, lie
 from tests.integration.rig import NOTE, note
 
@@ -45,13 +46,7 @@ def write_all(odds: Sequence[Odd], where: str, _world: HostileWorld, account: Ac
 async def write_before(odds: Sequence[Odd], world: HostileWorld, account: Account) -> None:
     """Commit the records before the account is tracked: only the export has them."""
     write_all(odds, LOADED, world, account)
-    last = world.net.world.relay.last_seq
-
-    async def is_passed() -> bool:
-        seq = await world.rig.conn.fetchval("select min(seq) from sync.source_status")
-        return seq is not None and seq >= last
-
-    await world.rig.until(is_passed)
+    await world.rig.until(partial(has_read, world, world.net.world.relay.last_seq))
 
 
 async def check_kept(odds: Sequence[Odd], world: HostileWorld, account: Account) -> None:

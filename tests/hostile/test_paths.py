@@ -16,6 +16,7 @@ from sync.simnet import Account
 from sync.simnet.repo import Head, Write
 from sync.simnet.tree import Tree
 from tests.hostile.forge import sign
+from tests.hostile.waits import is_at_head
 from tests.hostile.world import HostileWorld, commit_honestly, hostile_world, lie
 from tests.integration.rig import NOTE, note
 from tests.postgres import running_server
@@ -147,11 +148,7 @@ def grow(account: Account, tree: Tree) -> None:
 async def check_places(world: HostileWorld, account: Account, *rkeys: str) -> None:
     """Wait until a repo is current, and compare which records are shown."""
 
-    async def is_current() -> bool:
-        is_head = await world.rig.head(account) == account.rev
-        return is_head and await world.rig.state(account) == "synchronized"
-
-    await world.rig.until(is_current)
+    await world.rig.until(partial(is_at_head, world, account))
     first = [f"first{number}" for number in range(3)]
     wanted = {f"{NOTE}/{rkey}" for rkey in (*first, *rkeys)}
     assert (await world.rig.stored(account)).keys() == wanted
