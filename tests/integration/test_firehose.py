@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from sync.atproto.frame import write_frame
 from sync.simnet import Simnet
 from tests.integration.rig import NOTE, note, rig_on
+from tests.integration.wire import Frames, relay_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -20,7 +22,13 @@ async def test_strangers_that_are_malformed_are_counted_together(clone, tmp_path
             return [write_frame("#identity", stranger), frame]
 
         async with relay_of(net, distort) as url:
-            await follow(rig, net, url)
+            alice = net.create_account("alice.test")
+            rig.start([(url, "relay")])
+            await rig.track(alice)
+            await rig.level(alice)
+            for number in range(6):
+                alice.create(NOTE, note(str(number)), rkey=f"r{number}")
+            await rig.level(alice)
             strangers = "select did from sync.problems where did like 'did:web:s%'"
             assert await rig.conn.fetch(strangers) == []
             assert "bad_field" in await rig.problems()
