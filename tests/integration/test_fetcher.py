@@ -24,6 +24,7 @@ async def retry(rig: Rig, account: Account) -> None:
     await rig.conn.fetchval("select sync.resync_repos($1)", [account.did])
 
 
+@pytest.mark.scenario("A-55")
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
@@ -90,6 +91,7 @@ async def test_a_slow_host_takes_no_other_hosts_downloads(clone, tmp_path: Path)
         await rig.level(alice)
 
 
+@pytest.mark.scenario("A-55")
 @pytest.mark.rule("BF-16", "OP-02")
 async def test_two_hosts_at_a_crawl_take_no_other_hosts_downloads(
     clone, tmp_path: Path, monkeypatch

@@ -29,6 +29,7 @@ async def follow_alice(rig: Rig, net: Simnet) -> Account:
     return alice
 
 
+@pytest.mark.scenario("A-52")
 @pytest.mark.rule("CU-08", "CU-09", "A-06", "A-52")
 async def test_missed_history_is_made_up_for_deletes_included(clone, tmp_path: Path):
     async with (

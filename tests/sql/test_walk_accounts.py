@@ -63,6 +63,7 @@ def test_a_word_that_changes_nothing_makes_no_work(service):
 # Several sources -----------------------------------------------------------------------------
 
 
+@pytest.mark.scenario("A-54")
 @pytest.mark.rule("AC-12", "A-54")
 def test_a_relay_that_lags_makes_no_account_flap(service):
     service.add_relay()
@@ -76,6 +77,7 @@ def test_a_relay_that_lags_makes_no_account_flap(service):
     assert (service.shape(start), service.state(1)) == ([], "synchronized")
 
 
+@pytest.mark.scenario("A-54")
 @pytest.mark.rule("AC-12", "D-11")
 def test_the_pds_decides_between_contradictory_relays(service):
     service.add_relay()
@@ -171,6 +173,7 @@ def test_words_of_long_ago_are_forgotten_with_an_answer(service):
 # Flapping ------------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario("A-54")
 @pytest.mark.rule("AC-16", "A-54")
 def test_an_account_that_flaps_is_fetched_a_few_times_and_then_seldom(service):
     fetched = 0

@@ -64,6 +64,14 @@ def test_every_known_kind_is_read() -> None:
         assert peek_did(frame) == DID
 
 
+@pytest.mark.rule("CU-01")
+def test_a_seq_out_of_range_is_not_seen_before_a_frame_is_read_either() -> None:
+    for seq in (1, 2**53 - 1):
+        assert peek(write_frame("#sync", {**SYNC, "seq": seq})) == (DID, seq)
+    for odd in (0, -1, 2**53, 2**63 - 1, "7", True, None):
+        assert peek(framed({"op": 1, "t": "#sync"}, {**SYNC, "seq": odd})) == (DID, None)
+
+
 @pytest.mark.rule("ES-08", "CU-13", "MT-06")
 def test_info_and_error_frames_carry_no_seq() -> None:
     info = write_frame("#info", {"name": "OutdatedCursor", "message": "old"})

@@ -66,6 +66,7 @@ class Directory:
         raise IdentityError(self.reason, f"{did}, {max_age_s:g} s")
 
 
+@pytest.mark.scenario("A-56")
 @pytest.mark.rule("BF-18", "CU-09")
 async def test_a_list_without_end_costs_a_bounded_time(monkeypatch):
     monkeypatch.setattr(gaps, "HOST_TIMEOUT_S", 0.2)

@@ -117,6 +117,7 @@ async def test_a_did_is_asked_for_at_one_place_within_bounds(did, url):
     assert web.caps == {(MAX_DOCUMENT_BYTES, REQUEST_TIMEOUT_S)}
 
 
+@pytest.mark.scenario("A-57")
 @pytest.mark.rule("IN-02", "IN-04", "IN-13", "IN-14", "D-16", "A-57")
 @pytest.mark.parametrize(
     ("answer", "reason", "requests"),
@@ -276,6 +277,7 @@ async def test_of_a_handle_nobody_answers_for_nothing_is_known():
     assert (await web.resolver.resolve(ALICE)).handle is None, "that its web server knows nothing"
 
 
+@pytest.mark.scenario("A-57")
 @pytest.mark.rule("IN-07", "A-57")
 async def test_two_dids_may_claim_one_handle_and_one_of_them_has_it():
     web = Web(document())
