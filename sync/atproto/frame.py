@@ -190,10 +190,10 @@ def peek(data: bytes) -> tuple[str | None, int | None]:
                 break
     except (cbor.CborError, IndexError):
         pass
-    did, seq = found.get("did"), found.get("seq")
+    did = found.get("did")
     return (
         did if isinstance(did, str) and is_did(did) else None,
-        seq if type(seq) is int else None,
+        _optional_seq(found),
     )
 
 
