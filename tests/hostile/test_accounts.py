@@ -237,6 +237,7 @@ async def test_a_huge_repo_that_goes_on_writing_stops_nobody(clone: str, tmp_pat
         block = cbor.encode(note("x" * 1_000))
         records = {f"{NOTE}/r{number:07}": block for number in range(HUGE_RECORDS)}
         account = world.net.create_account(records=records)
+        await world.rig.until(partial(has_read, world, world.net.world.relay.last_seq))
         world.memory.start()
         hold = world.net.hold_get_repo(account.did)
         await world.rig.track(account)
@@ -246,6 +247,7 @@ async def test_a_huge_repo_that_goes_on_writing_stops_nobody(clone: str, tmp_pat
             world.beat()
             await asyncio.sleep(0)
         await world.rig.level(*world.bystanders)
+        await world.rig.until(partial(has_read, world, world.net.world.relay.last_seq))
         held = await world.rig.conn.fetchval("select count(*) from sync_priv.held_events")
         assert held == COMMITS_MEANWHILE
         hold.release()
