@@ -205,6 +205,20 @@ def test_a_path_cannot_pass_itself_off_as_the_did() -> None:
     assert peek_did(write_frame("#commit", {**COMMIT, "ops": ops})) == DID
 
 
+@pytest.mark.rule("ES-11", "MT-01")
+def test_a_field_more_does_not_make_it_somebody_elses_message() -> None:
+    other = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+    body = {**COMMIT, "did": other}
+    assert peek_did(write_frame("#commit", body)) == DID
+    longer = cbor.encode({"op": 1, "t": "#commit", "more": 1}) + cbor.encode(body)
+    assert peek_did(longer) == DID
+    assert peek_did(write_frame("#sync", {**SYNC, "repo": other})) == DID
+    named = cbor.encode({"op": 1, "t": "#sync", "more": "#commit"}) + cbor.encode(
+        {**SYNC, "repo": other}
+    )
+    assert peek_did(named) == DID
+
+
 @pytest.mark.rule("FA-14")
 @given(st.binary(max_size=200), st.sampled_from(["", *BODIES, "#info", "error"]))
 def test_random_bytes_never_crash_the_reader(data: bytes, kind: str) -> None:
