@@ -133,6 +133,10 @@ def read_frame(data: bytes) -> Message:
     try:
         objects = read_objects(data)
     except cbor.CborError as error:
+        if error.reason == "too_many_items":
+            did, seq = peek(data)
+            found = {"did": did, "seq": seq}
+            raise BadMessage(error.reason, error.detail, found, rule="ES-19") from error
         raise FramingError("bad_frame", str(error), rule="ES-12") from error
     if len(objects) != 2:
         raise FramingError("bad_frame", f"{len(objects)} objects", rule="ES-04")

@@ -219,6 +219,19 @@ def test_a_field_more_does_not_make_it_somebody_elses_message() -> None:
     assert peek_did(named) == DID
 
 
+@pytest.mark.rule("ES-19", "FA-02")
+def test_a_frame_of_too_many_items_is_left_out_and_still_says_whose_it_is() -> None:
+    ops = [{"action": "create", "path": "a.b.c/d", "cid": Link(CID)}] * 200
+    read_frame(write_frame("#commit", {**COMMIT, "ops": ops, "more": [{}] * 90_000}))
+    with pytest.raises(BadMessage, match="too_many_items") as caught:
+        read_frame(write_frame("#commit", {**COMMIT, "ops": ops, "more": [{}] * 100_000}))
+    assert (caught.value.did, caught.value.seq) == (DID, 7)
+    with pytest.raises(BadMessage, match="too_many_items"):
+        read_frame(b"\xa0" * 1_000_000)
+    with pytest.raises(FramingError):
+        read_frame(write_frame("#commit", {**COMMIT, "more": [{}] * 100_000})[:-1])
+
+
 @pytest.mark.rule("FA-14")
 @given(st.binary(max_size=200), st.sampled_from(["", *BODIES, "#info", "error"]))
 def test_random_bytes_never_crash_the_reader(data: bytes, kind: str) -> None:
