@@ -28,7 +28,7 @@ from sync.identities import IdentityKeeper
 from sync.limits import BoundedMap
 from sync.problems import ProblemLog, storable
 from sync.progress import Progress
-from sync.reconciler import FetchedRepo, reconcile
+from sync.reconciler import TOO_MANY_COLLECTIONS, FetchedRepo, reconcile
 from sync.resolver import Resolver
 from sync.triage import host_of, now_us
 from sync.wakes import wait_for
@@ -319,6 +319,9 @@ class Fetcher:
         for repo_id, outcome, created, updated, deleted in results:
             if outcome == "busy":
                 busy.add(repo_id)
+                continue
+            if outcome == TOO_MANY_COLLECTIONS:
+                await self._fail(self._running[tokens[repo_id]], FetchError(outcome))
                 continue
             self._finish(tokens[repo_id], outcome)
             progress = self._parts.progress
