@@ -68,6 +68,8 @@ def _cars() -> Iterator[tuple[str, bytes]]:
     yield "proof", account.repo.proof(next(iter(account.leaves())))
     blocks = [(cid_for(block), block) for block in (b"\xa0", b"\x80", bytes(200))]
     yield "few", write_car(blocks[0][0], blocks)
+    empty = [(cid_for(b"", codec=codec), b"") for codec in (0x55, 0x71)]
+    yield "empty-blocks", write_car(_CID, empty)
     foreign = [(b"\x12\x20" + bytes(32), b"v0"), (cid_for(b"raw", codec=0x55), b"raw"), blocks[0]]
     yield "foreign", write_car(blocks[0][0], [*foreign, (b"\x01\x71\x13\x40" + bytes(64), b"512")])
     roots = [cbor.Link(blocks[0][0]), cbor.Link(_CID)]
@@ -92,6 +94,10 @@ def _objects() -> Iterator[tuple[str, bytes]]:
     yield "floats", b"\x83\xf9\x3c\x00\xfa\x3f\x80\x00\x00\xfb\x7f\xf0" + bytes(6)
     yield "open", b"\x9f\x7f\x61a\xff\xbf\xff\xff"
     yield "tags", b"\x84\xc2\x41\x01\xd8\x2a\x41\x00\xd9\x00\x2a\x41\x00\xd8\x1c\x80"
+    yield "beyond", b"\x83\x1b\x80" + bytes(7) + b"\x3b\x80" + bytes(7) + b"\x1b" + b"\xff" * 8
+    yield "largest", b"\x1b\x80" + bytes(7)
+    yield "long", b"\x84\x18\x01\x78\x01a\x98\x00\xb8\x00"
+    yield "twice", b"\xa2\x61a\x01\x61a\x02"
     yield "order", b"\xa3\x61b\x01\x61a\x02\x61a\x03"
 
 
@@ -147,10 +153,23 @@ def _nodes() -> Iterator[tuple[str, bytes]]:
     keys = [b"com.example.note/" + tail for tail in (b"a", b"ab", b"b~" + b"c" * 300, b"\xff")]
     yield "odd-keys", write_node(keys, [_CID] * 4, [None, _CID, None, _CID, None])
     yield "odd-links", write_node([b"a", b"b"], [b"\x12\x20" + bytes(32), b"\1"], [None] * 3)
-    yield (
-        "prefix",
-        b"\xa2\x61e\x81\xa4\x61k\x41a\x61p\x18\xff\x61t\xf6\x61v\xd8\x2a\x41\x00\x61l\xf6",
-    )
+    for name, one, two in (
+        ("prefix-too-long", _entry(b"a", b"\x01"), b""),
+        ("prefix-not-longest", _entry(b"ab", b"\0"), _entry(b"ac", b"\0")),
+        ("twice", _entry(b"ab", b"\0"), _entry(b"ab", b"\0")),
+        ("order", _entry(b"b", b"\0"), _entry(b"a", b"\0")),
+        ("long-prefix", _entry(b"a", b"\x18\0"), b""),
+        ("no-suffix", _entry(b"a", b"\0"), _entry(b"", b"\x01")),
+    ):
+        count = bytes((0x80 + bool(one) + bool(two),))
+        yield name, b"\xa2\x61e" + count + one + two + b"\x61l\xf6"
+
+
+def _entry(suffix: bytes, prefix_length: bytes) -> bytes:
+    """Write an entry of a node that need not be right."""
+    link = cbor.encode(cbor.Link(_CID))
+    parts = b"\xa4\x61k", cbor.encode(suffix), b"\x61p", prefix_length, b"\x61t\xf6\x61v", link
+    return b"".join(parts)
 
 
 def _records() -> Iterator[tuple[str, bytes]]:
