@@ -31,7 +31,7 @@ run: $(STAMP) ## sync from the public network into ./standpipe-data (or STANDPIP
 	@$(BIN)/standpipe run --upgrade
 
 test: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' for some, WORKERS=0 in one process
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: $(STAMP) ## the random and crash tests with far more seeds; takes hours
 	@STANDPIPE_TEST_LONG=1 $(BIN)/python -m pytest --timeout 7200 $(PYTEST_ARGS) $(LONG_TESTS)
