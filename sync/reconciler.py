@@ -110,9 +110,11 @@ async def _intern(conn: IngestConnection, staged: Sequence[_Staged]) -> set[int]
 
     Returns the repos that would bring too many.
     """
-    pairs = sorted(
-        {(item.repo.repo_id, leaf.collection) for item in staged for leaf in item.leaves}
-    )
+    pairs = [
+        (item.repo.repo_id, nsid)
+        for item in staged
+        for nsid in sorted({leaf.collection for leaf in item.leaves})
+    ]
     repo_ids, nsids = [repo_id for repo_id, _ in pairs], [nsid for _, nsid in pairs]
     return {row["repo_id"] for row in await conn.fetch(_INTERN, repo_ids, nsids)}
 
