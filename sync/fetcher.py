@@ -172,8 +172,8 @@ class Fetcher:
                 await self._has_room.wait()
             export = await self._verify(claim, key, file)
             self._waiting_records += len(export.leaves)
-        for _, reason in export.skipped:
-            self._parts.problems.note(reason, host=host_of(pds_url), did=claim.did)
+        for reason, count in export.skipped.items():
+            self._parts.problems.note(reason, host=host_of(pds_url), did=claim.did, events=count)
         return FetchedRepo(
             repo_id=claim.repo_id,
             did=claim.did,

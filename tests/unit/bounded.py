@@ -3,7 +3,7 @@
     python -m tests.unit.bounded CASE MEMORY_MIB SECONDS
 
 The limits are for what the case takes beyond a process that has loaded everything. The inputs are
-made beforehand, the largest as files of holes. Printed is how each input ended, as JSON.
+made beforehand, the largest as files of holes. The last line printed says how each ended, as JSON.
 """
 
 import io
@@ -14,6 +14,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from sync.atproto.records import json_to_block, read_record, second_codec_block
 from sync.atproto.verify import verify_commit
 from sync.errors import ProtocolError
 from tests.unit.endless import endless_answers, endless_streams
-from tests.unit.repos import DID, KEY, NOW_US, REV, Change, record
+from tests.unit.repos import DID, KEY, NOW_US, REV, Change, export_of_nodes, record
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -170,6 +172,35 @@ def _files() -> dict[str, Work]:
     }
 
 
+def _long_keys() -> dict[str, Work]:
+    """Return small exports whose keys are long, but have all but their ends in common."""
+    works: dict[str, Work] = {}
+    for name, length in (("long keys that are no paths", 1_000), ("long keys", 520)):
+        # Made in another process, so that no memory is left over here, nor reserved by threads.
+        with tempfile.NamedTemporaryFile() as made:
+            maker = get_context("fork").Process(target=_make_export, args=(made.name, length))
+            maker.start()
+            maker.join()
+            data = made.read()
+        assert 0 < len(data) < 8 * MIB
+        works[name] = partial(_exported, io.BytesIO(data), max_bytes=16 * MIB)
+    return works
+
+
+def _make_export(path: str, length: int) -> None:
+    leaves = dict.fromkeys(_sparse_keys(100_000, length=length), cid_for(record("a")))
+    Path(path).write_bytes(export_of_nodes(*mst.build(leaves), [record("a")]))
+
+
+def _sparse_keys(count: int, *, length: int) -> Iterator[bytes]:
+    """Yield keys of which but a few hundred stand in the lowest layer, in nodes of thousands."""
+    for number in range(count):
+        key = b"com.example.note/" + b"%06d" % number
+        key = key[:17] + b"x" * (length - len(key)) + key[17:]
+        if mst.key_layer(key) == (1 if number % 8_000 < 40 else 0):
+            yield key
+
+
 def _low_keys(count: int, *, length: int = 0) -> list[bytes]:
     """Mine keys of the lowest layer, in order."""
     found: list[bytes] = []
@@ -224,6 +255,7 @@ CASES: dict[str, Callable[[], dict[str, Work]]] = {
     "many items": _many_items,
     "files": _files,
     "nodes": _nodes,
+    "long keys": _long_keys,
     "answers": endless_answers,
     "streams": endless_streams,
 }

@@ -53,7 +53,7 @@ def test_an_honest_export_gives_every_record_in_tree_order() -> None:
     expected = sorted((path.encode(), block) for path, block in RECORDS.items())
     assert result.commit.rev == REV
     assert result.commit.data == WHOLE.data
-    assert result.skipped == []
+    assert not result.skipped
     assert result.leaves == [
         Leaf("com.example.note", key.decode().partition("/")[2], cid_for(block))
         for key, block in expected
@@ -162,10 +162,7 @@ def test_keys_and_links_of_other_forms_are_skipped_and_the_rest_stays() -> None:
     root, nodes = mst.build(leaves)
     result = exported(export_of_nodes(root, nodes, [good]))
     assert result.leaves == [Leaf("com.example.note", "self", cid_for(good))]
-    assert sorted(result.skipped) == sorted(
-        [(key, "bad_path") for key in odd]
-        + [(b"com.example.note/raw", "record_link"), (b"com.example.note/sha1", "record_link")]
-    )
+    assert result.skipped == {"bad_path": len(odd), "record_link": 2}
 
 
 @pytest.mark.rule("D-01", "CM-05", "A-33")
