@@ -92,7 +92,9 @@ class Fetcher:
         self._parts = parts
         settings = parts.settings
         self._limits = ExportLimits(
-            max_bytes=settings.max_repo_bytes, max_records=settings.max_repo_records
+            max_bytes=settings.max_repo_bytes,
+            max_records=settings.max_repo_records,
+            max_cpu_s=settings.fetch_timeout_s,
         )
         self._health = HostHealth()
         self._running: dict[int, Claim] = {}  # by fetch_token: a repo may be claimed anew

@@ -81,6 +81,7 @@ _COMMIT = {
     "car_too_big": "a CAR file larger than is accepted",
     "hash_mismatch": "a block that is not what its CID says",
     "missing_block": "a CAR file without one of the blocks it needs",
+    "too_slow": "an export that takes longer to verify than STANDPIPE_FETCH_TIMEOUT_S",
     "too_many_blocks": "a CAR file with more blocks than is accepted",
     "too_many_collections": "a repo that is the first to bring more than 1,000 collections",
     "too_many_records": "a repo with more records than STANDPIPE_MAX_REPO_RECORDS",

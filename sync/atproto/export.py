@@ -4,10 +4,12 @@ Memory holds an index of the blocks and the list of records, never the blocks: t
 hashed front to back once, then the tree is walked by reading its nodes again where they lie.
 """
 
+import math
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from sync.atproto.car import CarReader
 from sync.atproto.cid import is_dag_cbor
@@ -21,6 +23,10 @@ from sync.errors import ExportError, ProtocolError
 # A full node of longest keys stays below this; whatever is larger is not read into memory.
 _MAX_NODE_BYTES = 10_000_000
 _LENGTH_BITS = 40
+# How many blocks or leaves are read between two looks at the clock.
+_UNTIMED = 64
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,13 @@ class ExportLimits:
 
     `max_bytes` also bounds the records together, since one block may stand at any number of paths
     and would be stored as often, and the paths: nodes hold but the ends in which they differ.
+    `max_cpu_s` is time of the processor: that the machine is busy is not the repo's fault.
     """
 
     max_bytes: int = 4_000_000_000
     max_blocks: int = 10_000_000
     max_records: int = 5_000_000
+    max_cpu_s: float = math.inf
 
 
 class Leaf(NamedTuple):
@@ -85,9 +93,11 @@ def read_export(
 def _read_export(
     file: BinaryIO, did: str, key: PublicKey | None, *, now_us: int, limits: ExportLimits
 ) -> Export:
+    end_s = time.thread_time() + limits.max_cpu_s
     file.seek(0)
     reader = CarReader(file, max_bytes=limits.max_bytes, max_blocks=limits.max_blocks)
-    index = {cid: offset << _LENGTH_BITS | length for cid, offset, length in reader}
+    places = _until(end_s, reader)
+    index = {cid: offset << _LENGTH_BITS | length for cid, offset, length in places}
 
     def read_node_block(cid: bytes) -> bytes | None:
         return _read_block(file, index, cid, max_bytes=_MAX_NODE_BYTES)
@@ -101,28 +111,37 @@ def _read_export(
     check_rev(commit.rev, now_us=now_us)
     if key is not None and not check_signature(commit, key):
         raise ExportError("bad_signature", rule="CA-19")
-    leaves, skipped = _collect(commit.data, read_node_block, index, limits)
+    tree = _until(end_s, walk(commit.data, read_node_block))
+    leaves, skipped = _collect(tree, commit.data, index, limits)
     # Only records are read again; an export may well be padded with blocks that nothing links.
-    places = {leaf.cid: index[leaf.cid] for leaf in leaves}
-    export = Export(commit, leaves, skipped, file, places)
+    records = {leaf.cid: index[leaf.cid] for leaf in leaves}
+    export = Export(commit, leaves, skipped, file, records)
     if sum(export.block_bytes(leaf.cid) for leaf in leaves) > limits.max_bytes:
         raise ExportError("records_too_big", f"more than {limits.max_bytes} bytes", rule="CA-14")
     return export
 
 
+def _until(end_s: float, items: Iterable[T]) -> Iterator[T]:
+    """Pass things on while there is time."""
+    for number, item in enumerate(items):
+        if number % _UNTIMED == 0 and time.thread_time() > end_s:
+            raise ExportError("too_slow", "it takes too long to verify", rule="CA-14")
+        yield item
+
+
 def _collect(
+    tree: Iterable[tuple[bytes, bytes]],
     root: bytes,
-    read_node_block: Callable[[bytes], bytes | None],
     index: dict[bytes, int],
     limits: ExportLimits,
 ) -> tuple[list[Leaf], Counter[str]]:
-    """Walk the tree, rebuild it from its leaves alone and compare the roots (MS-19)."""
+    """Take the leaves of a walk, rebuild the tree from them alone, compare the roots (MS-19)."""
     leaves: list[Leaf] = []
     skipped: Counter[str] = Counter()
     path_bytes = 0
     builder = TreeBuilder()
     last = b""
-    for count, (key, cid) in enumerate(walk(root, read_node_block)):
+    for count, (key, cid) in enumerate(tree):
         if count >= limits.max_records:
             detail = f"more than {limits.max_records}"
             raise ExportError("too_many_records", detail, rule="CA-14")

@@ -1,7 +1,9 @@
 """Verifying whole exports: nothing missing is taken for deleted, no lie about the tree passes."""
 
 import io
+import itertools
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -217,6 +219,19 @@ def test_bytes_blocks_and_records_are_limited() -> None:
     assert refused(data, limits=replace(exact, max_bytes=len(data) - 1)) == "car_too_big"
     assert refused(data, limits=replace(exact, max_blocks=5)) == "too_many_blocks"
     assert refused(data, limits=replace(exact, max_records=299)) == "too_many_records"
+
+
+@pytest.mark.rule("CA-14", "D-01")
+def test_the_time_of_the_processor_is_limited_wherever_it_is_spent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spent = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: next(spent))
+    looks = len(WHOLE.export_blocks()) // 64 + len(RECORDS) // 64 + 2
+    assert len(exported(WHOLE.export(), limits=replace(LIMITS, max_cpu_s=looks)).leaves) == 300
+    for seconds in (0, looks // 2, looks - 1):
+        limits = replace(LIMITS, max_cpu_s=seconds)
+        assert refused(WHOLE.export(), limits=limits) == "too_slow"
 
 
 def test_a_huge_block_in_the_place_of_a_node_is_not_read() -> None:
