@@ -51,10 +51,13 @@ def intern(lane: Driver, *pairs: tuple[int, str]) -> list[int]:
 @pytest.mark.rule("OP-03", "FA-09")
 def test_the_commit_that_brings_one_too_many_is_not_applied_in_part(lane):
     bring(lane, QUOTA - 1)
-    assert lane.apply(commit(A, 12, creates(QUOTA)), commit(A, 13, creates(QUOTA + 1))) == {
-        "applied": 1,
-        "broken": 1,
-    }
+    late = [Op("update", "a", "LATE", collection="com.example.first")]
+    outcome = lane.apply(
+        commit(A, 12, creates(QUOTA)), commit(A, 13, creates(QUOTA + 1)), commit(A, 14, late)
+    )
+    assert outcome == {"applied": 1, "broken": 2}
+    query = "select count(*) from sync.stored_records where value ->> 'text' = 'LATE'"
+    assert lane.value(query) == 0
     assert lane.state(1) == "desynchronized"
     assert lane.value("select error from sync.repos where did = %s", A) == "too_many_collections"
     assert lane.value(HIDDEN) == QUOTA + 1
