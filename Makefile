@@ -17,10 +17,10 @@ LONG_TESTS = $(shell grep -rl STANDPIPE_TEST_LONG tests --include='test_*.py')
 MYPY_CACHE = $(shell mkdir -p .mypy_cache 2>/dev/null; test -w .mypy_cache && echo .mypy_cache || echo /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-long fuzz lint types layers check schema bench clean
+.PHONY: help install demo run test test-long fuzz lint types layers check schema bench bench-verify clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## install Standpipe and its tools into .venv
 
@@ -56,6 +56,9 @@ schema: $(STAMP) ## rewrite what is generated: tests/sql/schema.sql, docs/refere
 
 bench: $(STAMP) ## measure the main job beside ceilings of the same run
 	@$(BIN)/python -m bench
+
+bench-verify: $(STAMP) ## measure what verifying one commit costs, step by step
+	@$(BIN)/python -m bench.verify
 
 clean: ## remove .venv and caches; databases stay
 	rm -rf .venv dist .mypy_cache .fuzz
