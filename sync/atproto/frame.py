@@ -199,11 +199,9 @@ def peek(data: bytes) -> tuple[str | None, int | None]:
                 break
     except (cbor.CborError, IndexError):
         pass
-    did, seq = found.get(owner), found.get("seq")
-    return (
-        did if isinstance(did, str) and is_did(did) else None,
-        seq if type(seq) is int else None,
-    )
+    did = found.get(owner)
+    is_usable = isinstance(did, str) and is_did(did)
+    return did if is_usable else None, _optional_seq(found)
 
 
 def _is_commit(header: bytes) -> bool:

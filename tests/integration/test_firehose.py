@@ -122,6 +122,23 @@ async def test_repetitions_and_unknown_frames_change_nothing(clone, tmp_path: Pa
             await rig.crash()
 
 
+@pytest.mark.rule("FA-13", "MT-01")
+async def test_strangers_that_are_malformed_are_counted_together(clone, tmp_path: Path):
+    """A host may send as many DIDs as it can think of."""
+    async with Simnet(seed=94, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+
+        def distort(seq: int, frame: bytes) -> Frames:
+            stranger = {"did": f"did:web:s{seq}.example.com", "seq": seq}
+            return [write_frame("#identity", stranger), frame]
+
+        async with relay_of(net, distort) as url:
+            await follow(rig, net, url)
+            strangers = "select did from sync.problems where did like 'did:web:s%'"
+            assert await rig.conn.fetch(strangers) == []
+            assert "bad_field" in await rig.problems()
+            await rig.crash()
+
+
 @pytest.mark.rule("CU-11")
 async def test_a_consumer_that_was_too_slow_comes_back(clone, tmp_path: Path):
     async with Simnet(seed=98, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:

@@ -176,7 +176,8 @@ class Driver:
         )
         row = self.row(
             "update sync.repos r set sync_state = 'fetching',"
-            " fetch_token = nextval('sync_priv.tokens'), fetch_started_at = sync_priv.clock()"
+            " fetch_token = nextval('sync_priv.tokens'), fetcher_id = sync_priv.fetcher_id(),"
+            " fetch_started_at = sync_priv.clock()"
             " where did = %s"
             " returning r.repo_id, r.generation, r.fetch_token,"
             " exists (select from sync.stored_records s where s.repo_id = r.repo_id)"

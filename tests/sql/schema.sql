@@ -677,7 +677,7 @@ create function sync.set_retention(p_keep_age interval, p_max_age interval DEFAU
 create function sync.share_lanes(p_source_id integer, p_lanes integer) returns TABLE(lanes integer, lane integer, is_surplus boolean)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.stop_source(p_source_id integer, p_error text) returns void
-  language sql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.take_down_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.track_collections(p_patterns text[]) returns bigint

@@ -39,6 +39,7 @@ select n % ({REPOS} - 10) + 1, 2, 'r' || n, '\\x01711220' || sha256(''), '3kaaaa
   from generate_series(1, 400000) n;
 insert into sync_priv.held_events (repo_id, is_due, kind)
 select n % {REPOS} + 1, n % 10000 = 0, 'commit' from generate_series(1, 50000) n;
+insert into sync_priv.account_checks (repo_id) select n from generate_series(1, 20000) n;
 insert into sync.filters (kind, pattern, generation, created_at)
 values ('collection', 'app.bsky.feed.post', 1, now());
 update sync_priv.filter_state set generation = 1;

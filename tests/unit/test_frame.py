@@ -21,6 +21,7 @@ from sync.atproto.frame import (
     RepoOp,
     SyncMessage,
     UnknownMessage,
+    peek,
     peek_did,
     read_frame,
     write_frame,
@@ -171,6 +172,13 @@ def test_the_smallest_and_the_largest_seq_pass() -> None:
         message = read_frame(write_frame("#sync", {**SYNC, "seq": seq}))
         assert isinstance(message, SyncMessage)
         assert message.seq == seq
+
+
+@pytest.mark.rule("CU-01", "FA-14")
+@pytest.mark.parametrize("seq", [0, -1, 2**53, 2**63 - 1, "7", True])
+def test_a_seq_that_is_none_is_not_passed_on(seq: object) -> None:
+    """Of a stranger's event nothing else is read: it would become a cursor."""
+    assert peek(write_frame("#sync", {**SYNC, "seq": seq})) == (DID, None)
 
 
 @pytest.mark.rule("MT-02", "SX-01")

@@ -147,6 +147,14 @@ async def test_a_tombstone_that_is_not_confirmed_is_none():
     assert (await web.resolver.document(ALICE)).did == ALICE
 
 
+@pytest.mark.rule("D-16", "D-11", "IN-14")
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_web_server_without_the_document_gives_no_account_up(status):
+    """Any page that cannot be found may say so in these words; the account would be purged."""
+    web = Web(refusal(status, "The page you requested is not available."))
+    assert await web.reason("did:web:example.org") == "not_found"
+
+
 @pytest.mark.rule("IN-12")
 async def test_a_hundred_who_ask_at_once_cause_one_request():
     web = Web(document())
