@@ -1,7 +1,6 @@
 """Relays that change, lose, repeat or reorder the honest commits of an account."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -22,11 +21,11 @@ from tests.hostile.forge import (
     unheard,
 )
 from tests.hostile.trees import RAW_CID
-from tests.hostile.world import HostileWorld, Lie, hostile_world, lie
+from tests.hostile.world import HostileWorld, Lie, lie
 from tests.integration.rig import NOTE, note
 from tests.unit.repos import record
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
 TWO = (Write.create(NOTE, "told1", note("one")), Write.create(NOTE, "told2", note("two")))
 OTHER = cbor.Link(b"\x01\x71\x12\x20" + bytes(32))
@@ -229,6 +228,5 @@ ORDER = [
 @pytest.mark.rule("CM-15", "CM-17", "CM-18", "CM-19", "CM-20", "CM-24", "CM-25", "CM-26", "CM-27")
 @pytest.mark.rule("CM-28", "CM-29", "CM-30", "CM-31", "CM-32", "CM-33", "IV-01", "IV-05", "IV-09")
 @pytest.mark.rule("CA-03", "CA-06", "CA-07", "CA-08", "CA-09", "CA-13", "CM-02", "D-05", "FA-06")
-async def test_no_relay_gets_past_what_the_account_signed(clone: str, tmp_path: Path) -> None:
-    async with hostile_world(clone, tmp_path) as world:
-        await world.play([*UNSIGNED, *BLOCKS, *ORDER])
+async def test_no_relay_gets_past_what_the_account_signed(world: HostileWorld) -> None:
+    await world.play([*UNSIGNED, *BLOCKS, *ORDER])

@@ -1,7 +1,5 @@
 """Trees that lie, signed by the account: in a commit, behind a #sync, and in an export."""
 
-from pathlib import Path
-
 import pytest
 
 from sync.atproto.car import write_car
@@ -18,10 +16,10 @@ from tests.hostile.trees import (
     grow,
     open_tree,
 )
-from tests.hostile.world import HostileWorld, Lie, hostile_world, lie
+from tests.hostile.world import HostileWorld, Lie, lie
 from tests.integration.rig import NOTE
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def plant(_world: HostileWorld, account: Account) -> None:
@@ -71,9 +69,9 @@ def test_a_tree_that_was_only_opened_is_still_the_same(layer: int) -> None:
     assert open_tree(tree.cid, dict(tree.blocks())).encode({}) == tree.cid
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.scenario("A-42")
 @pytest.mark.rule("D-03", "IV-06", "SN-08", "FA-14", "MS-01", "MS-03", "MS-04", "MS-05", "MS-06")
 @pytest.mark.rule("MS-07", "MS-08", "MS-11", "MS-12", "MS-14", "MS-15", "MS-19", "MS-22")
-async def test_no_tree_that_lies_is_believed(clone: str, tmp_path: Path) -> None:
-    async with hostile_world(clone, tmp_path) as world:
-        await world.play([tell(each) for each in TREE_LIES for tell in (in_commit, in_export)])
+async def test_no_tree_that_lies_is_believed(world: HostileWorld) -> None:
+    await world.play([tell(each) for each in TREE_LIES for tell in (in_commit, in_export)])

@@ -2,17 +2,26 @@
 
 simnet is honest; the lies are told here. A module of this folder is a ledger of them:
 
-    LIES = [Lie("a rev that goes back", "A-18", tell_old_rev, ignored="its rev is not newer")]
+    pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-    async def test_no_lie_is_believed(clone, tmp_path):
-        async with hostile_world(clone, tmp_path) as world:
-            await world.play(LIES)
+    LIES = [
+        lie("a rev that goes back", tell_old_rev, ignored="its rev is not newer"),
+        lie("a rev of next year", tell_new_rev, "future_rev"),
+    ]
+
+    @pytest.mark.scenario("A-18", "A-19")
+    async def test_no_rev_is_believed(world):
+        await world.play(LIES)
+
+`world` is shared by the tests of a module; who needs another network, or other settings, opens
+one with `hostile_world()`.
 
 Each lie has an account of its own, and all are told at the same time, between honest commits of
 the bystanders. `play()` checks the same of each:
 
 1. the service is up, and its memory is bounded;
-2. the bystanders are current, and the log has each of their commits once, live and in order;
+2. the bystanders are current, and the log has each of their commits once, in order, and live
+   unless there was a gap;
 3. what is stored are the records the account had at the stored rev, which it signed, whether the
    repo is marked as not synchronized or not: nothing is ever deleted on a liar's word;
 4. the lie is counted in `sync.problems` under its reasons, and under no other; or under none;
@@ -22,7 +31,8 @@ the bystanders. `play()` checks the same of each:
    the network's records, which are also what a reader of the change log alone has.
 
 What a test needs beside that it finds in `world.net` (the honest network), `world.rig` (service
-and database) and in the methods that lie: `say`, `inject`, `serve`, `serve_car`.
+and database), `world.exports` (who was asked what), and in the methods that lie: `say`, `inject`,
+`serve`, `serve_car`.
 """
 
 import asyncio
@@ -30,7 +40,7 @@ import inspect
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,18 +53,19 @@ from aiohttp import web
 from sync.atproto.cid import format_cid
 from sync.cli.demo.fold import Fold
 from sync.simnet import Account, Simnet
-from sync.simnet.pds import Pds
-from sync.simnet.stream import Event
-from sync.simnet.xrpc import parameter, send_car
+from sync.simnet.stream import Stream
+from sync.simnet.xrpc import send_car
 from tests.hostile.memory import MemoryWatch
+from tests.hostile.servers import Answer, CountingPlc, Exports, LyingPds
 from tests.integration.rig import NOTE, Rig, note, settings_for
+from tests.integration.wire import Distort, relay_of
 
 CONSUMER = "hostile"
 BYSTANDERS = 2
 FIRST_RECORDS = 3
-HEAL_TIMEOUT_S = 60.0
+# A busy machine is no failure.
+TIMEOUT_S = 45.0
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Tell = Callable[["HostileWorld", Account], Awaitable[object] | object]
 
 
@@ -95,14 +106,17 @@ def lie(name: str, tell: Tell, *reasons: str, **more: Any) -> Lie:
 
 @dataclass(slots=True)
 class HostileWorld:
-    """A service between honest bystanders and liars."""
+    """A service between honest bystanders and accounts of which lies are told."""
 
     net: Simnet
     rig: Rig
     memory: MemoryWatch
-    exports: "Exports"
+    exports: Exports
+    sources: list[tuple[str, str]] | None = None  # None is the relay
+    # After a gap everybody is compared, and who commits meanwhile may be fetched.
+    is_gapless: bool = True
     bystanders: list[Account] = field(default_factory=list)
-    liars: list[Account] = field(default_factory=list)
+    _fold: Fold = field(default_factory=Fold)
     _beats: int = 0
     _begun_at: int = 0
     _problems_at_begin: dict[str, Counter[str]] = field(default_factory=dict)
@@ -114,7 +128,7 @@ class HostileWorld:
         await self.rig.conn.execute("select sync.create_consumer($1)", CONSUMER)
         self.bystanders = [self.net.create_account() for _ in range(BYSTANDERS)]
         await self.rig.track(*self.bystanders)
-        await self.rig.level(*self.bystanders)
+        await self.check_healed(*self.bystanders)
         self._begun_at = await self.rig.last_change()
         self._problems_at_begin = {one.did: await self.problems(one) for one in self.bystanders}
         self.memory.start()
@@ -126,8 +140,7 @@ class HostileWorld:
             account.create(NOTE, note(f"first {number}"), rkey=f"first{number}")
         await _done(first, self, account)
         await self.rig.track(account)
-        await self.rig.until(partial(self.rig.is_level, account), timeout_s=HEAL_TIMEOUT_S)
-        self.liars.append(account)
+        await self.check_healed(account)
         return account
 
     def beat(self) -> None:
@@ -138,19 +151,19 @@ class HostileWorld:
 
     # Lying ------------------------------------------------------------------------------------
 
-    def say(self, did: str, kind: str, body: Mapping[str, Any]) -> int:
-        """Put a forged event on the relay's stream; returns its seq."""
-        self.net.world.relay.append(did, kind, {**body, "time": self.net.world.clock.datetime()})
-        return self.net.world.relay.last_seq
+    def say(
+        self, did: str, kind: str, body: Mapping[str, Any], *, stream: Stream | None = None
+    ) -> None:
+        """Put a forged event on the relay's stream, or on a host's."""
+        time = self.net.world.clock.datetime()
+        (stream or self.net.world.relay).append(did, kind, {**body, "time": time})
 
-    def inject(self, frame: Callable[[int], bytes]) -> int:
-        """Put a frame on the relay's stream whose bytes are made from its seq; returns that."""
+    def inject(self, frame: Callable[[int], bytes]) -> None:
+        """Put a frame on the relay's stream whose bytes are made from its seq."""
         relay = self.net.world.relay
-        event = InjectedEvent(relay.last_seq + 1, frame)
-        relay.last_seq = event.seq
-        relay._events.append(event)
-        relay._wake()
-        return event.seq
+        relay.append("", "", {})
+        event = relay.after(relay.last_seq - 1)[0]
+        event._frame = frame(event.seq)
 
     def lose(self, account: Account, action: Callable[[], object]) -> None:
         """Do something honest of which the stream says nothing."""
@@ -184,12 +197,9 @@ class HostileWorld:
 
     # Checking ---------------------------------------------------------------------------------
 
-    async def play(self, lies: Sequence[Lie], *, timeout_s: float = HEAL_TIMEOUT_S) -> None:
+    async def play(self, lies: Sequence[Lie]) -> None:
         """Tell lies side by side, check everything after each, and all together at the end."""
-        async with asyncio.timeout(2 * timeout_s):
-            results = await asyncio.gather(
-                *(self._play(one, timeout_s=timeout_s) for one in lies), return_exceptions=True
-            )
+        results = await asyncio.gather(*map(self._play, lies), return_exceptions=True)
         failures = [
             f"{one.name}: {_shown(result)}"
             for one, result in zip(lies, results, strict=True)
@@ -198,24 +208,26 @@ class HostileWorld:
         assert not failures, f"{len(failures)} of {len(lies)} lies:\n" + "\n".join(failures)
         await self.check_all()
 
-    async def _play(self, one: Lie, *, timeout_s: float) -> None:
+    async def _play(self, one: Lie) -> None:
         account = await self.new_account(one.first, **one.how)
         try:
-            await self._play_on(account, one, timeout_s=timeout_s)
+            await self._play_on(account, one)
         except Exception as error:
             error.add_note(f"on {account}")
             raise
 
-    async def _play_on(self, account: Account, one: Lie, *, timeout_s: float) -> None:
+    async def _play_on(self, account: Account, one: Lie) -> None:
         fetched, before = self.exports.asked[account.did], await self.problems(account)
         self.beat()
         await _done(one.tell, self, account)
         await self.check_refusal(account, one.reasons, before=before)
         if one.is_refetched:
-            await self.rig.until(partial(self._is_fetched_again, account, fetched))
+            await self.rig.until(
+                partial(self._is_fetched_again, account, fetched), timeout_s=TIMEOUT_S
+            )
         self.beat()
         await _done(one.heal, self, account)
-        await self.check_healed(account, timeout_s=timeout_s)
+        await self.check_healed(account)
         if one.is_refetched is False:
             assert self.exports.asked[account.did] == fetched, "it was fetched again"
         counted = set(await self.problems(account) - before)
@@ -228,18 +240,28 @@ class HostileWorld:
         self, account: Account, reasons: frozenset[str], *, before: Counter[str]
     ) -> None:
         """Wait until what was told so far is refused for its reasons, and nothing is stored."""
-        told = self.net.world.relay.last_seq
 
         async def is_counted() -> bool:
             return reasons <= set(await self.problems(account) - before)
 
-        async def is_passed() -> bool:
-            seq = await self.rig.conn.fetchval("select min(seq) from sync.source_status")
-            return seq is not None and seq >= told
-
-        await self.rig.until(is_counted)
-        await self.rig.until(is_passed)
+        await self.rig.until(is_counted, timeout_s=TIMEOUT_S)
+        await self.check_passed()
         await self.check_stored(account)
+
+    async def check_passed(self) -> None:
+        """Wait until the cursor of every source is past all that was told so far.
+
+        The bystanders say something more, for what was told may have no seq.
+        """
+        self.beat()
+        relay = self.net.world.relay.last_seq
+        hosts = {stream_url(host.url): host.stream.last_seq for host in self.net.world.hosts}
+
+        async def is_passed() -> bool:
+            rows = await self.rig.conn.fetch("select url, seq from sync.source_status")
+            return all((row["seq"] or 0) >= hosts.get(row["url"], relay) for row in rows)
+
+        await self.rig.until(is_passed, timeout_s=TIMEOUT_S)
 
     async def check_stored(self, account: Account) -> None:
         """Compare what is shown of a repo with what the account had signed at the stored rev."""
@@ -255,31 +277,33 @@ class HostileWorld:
         leaves = trees[rev].leaves() if is_visible and rev is not None else ()
         assert dict(rows) == {key.decode(): format_cid(cid) for key, cid in leaves}
 
-    async def check_healed(self, account: Account, *, timeout_s: float = HEAL_TIMEOUT_S) -> None:
-        """Wait until a repo is synchronized at the network's rev, with the network's records."""
-        await self.rig.until(partial(self.rig.is_level, account), timeout_s=timeout_s)
+    async def check_healed(self, *accounts: Account) -> None:
+        """Wait until repos are synchronized at the network's rev, with the network's records."""
+        for account in accounts:
+            await self.rig.until(partial(self.rig.is_level, account), timeout_s=TIMEOUT_S)
 
     async def check_all(self) -> None:
         """Check what holds for all: nobody else suffered, the log is the table, memory."""
-        self.beat()
-        await self.rig.level(*self.bystanders)
+        await self.check_passed()
+        await self.check_healed(*self.bystanders)
         for one in self.bystanders:
             assert await self.problems(one) == self._problems_at_begin[one.did]
-            wanted = [("create", f"beat{beat:05}", True) for beat in range(1, self._beats + 1)]
-            assert await self.rig.changes(one, after=self._begun_at) == wanted
+            changes = await self.rig.changes(one, after=self._begun_at)
+            wanted = [("create", f"beat{beat:05}") for beat in range(1, self._beats + 1)]
+            assert [(kind, rkey) for kind, rkey, _ in changes] == wanted
+            assert not self.is_gapless or all(is_live for _, _, is_live in changes)
         await self._check_log()
         self.memory.check()
 
     async def _check_log(self) -> None:
-        fold = Fold()
         while rows := await self.rig.conn.fetch(
             "select * from sync.read_changes($1, 10000)", CONSUMER
         ):
             for row in rows:
-                fold.apply(row)
-        assert fold.complaints == []
+                self._fold.apply(row)
+        assert self._fold.complaints == []
         rows = await self.rig.conn.fetch("select did, collection, rkey, cid from sync.records")
-        assert fold.records == {tuple(row)[:3]: row["cid"] for row in rows}
+        assert self._fold.records == {tuple(row)[:3]: row["cid"] for row in rows}
 
     async def problems(self, account: Account | None = None) -> Counter[str]:
         """Return how often each reason was counted for an account, or (None) for nobody's."""
@@ -290,33 +314,14 @@ class HostileWorld:
         return Counter(dict(rows))
 
 
-class InjectedEvent(Event):
-    """An event whose frame is any bytes."""
-
-    def __init__(self, seq: int, frame: Callable[[int], bytes]) -> None:
-        super().__init__(seq, "", "", {})
-        self._frame = frame(seq)
+def stream_url(url: str) -> str:
+    """Return where a host's stream is subscribed to."""
+    return url.replace("http://", "ws://")
 
 
-@dataclass(slots=True)
-class Exports:
-    """How often each account's repo was asked for, and who answers instead of its PDS."""
-
-    asked: Counter[str] = field(default_factory=Counter)
-    answers: dict[str, Answer] = field(default_factory=dict)
-
-
-class _LyingPds(Pds):
-    """A PDS that answers getRepo as told."""
-
-    def __init__(self, exports: Exports, *args: Any) -> None:
-        super().__init__(*args)
-        self._exports = exports
-
-    async def get_repo(self, request: web.Request) -> web.StreamResponse:
-        did = parameter(request, "did")
-        self._exports.asked[did] += 1
-        return await self._exports.answers.get(did, super().get_repo)(request)
+def all_hosts(net: Simnet) -> list[tuple[str, str]]:
+    """Return the hosts themselves as sources, without a relay."""
+    return [(stream_url(url), "pds") for url in net.pds_urls]
 
 
 @asynccontextmanager
@@ -327,23 +332,34 @@ async def hostile_world(
     seed: int = 1,
     pds_count: int = 1,
     sources: Callable[[Simnet], Sequence[tuple[str, str]]] | None = None,
+    distort: Distort | None = None,
     **settings: Any,
 ) -> AsyncIterator[HostileWorld]:
-    """Start a network and a service on it, with loaded bystanders; at the end both are gone."""
+    """Start a network and a service on it, with loaded bystanders; at the end both are gone.
+
+    The service reads the relay, or `sources`, or the relay over a wire that can `distort`.
+    """
     exports = Exports()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sync.simnet.network.Pds", partial(_LyingPds, exports))
+        patch.setattr("sync.simnet.network.Pds", partial(LyingPds, exports))
+        patch.setattr("sync.simnet.network.Plc", partial(CountingPlc, exports))
         # A ledger has more accounts than a host's share of lookups a second.
         patch.setattr("sync.resolver.LOOKUPS_PER_S", 10_000.0)
         patch.setattr("sync.handles.LOOKUPS_PER_S", 10_000.0)
         async with (
             Simnet(seed=seed, pds_count=pds_count, start_us=None) as net,
             asyncpg.create_pool(database_url, min_size=1, max_size=8) as pool,
+            AsyncExitStack() as stack,
         ):
             rig = Rig(net, settings_for(net, database_url, folder, **settings), pool)
             world = HostileWorld(net, rig, MemoryWatch(), exports)
             try:
-                rig.start(None if sources is None else sources(net))
+                if distort is not None:
+                    url = await stack.enter_async_context(relay_of(net, distort))
+                    world.sources = [(url, "relay")]
+                elif sources is not None:
+                    world.sources = list(sources(net))
+                rig.start(world.sources)
                 await world.begin()
                 yield world
                 await rig.stop()
