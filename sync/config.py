@@ -188,7 +188,10 @@ class Settings:
     )
     fetches_per_host: int = _setting(4, _count, "How many of those may come from one host.")
     fetch_timeout_s: float = _setting(
-        600.0, _seconds, "How long one download may take, in seconds."
+        600.0,
+        _seconds,
+        "How long one download may take, in seconds, and how much time of a processor its "
+        "verification.",
     )
     log_lock_idle_s: float = _setting(
         60.0,

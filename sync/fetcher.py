@@ -28,7 +28,7 @@ from sync.identities import IdentityKeeper
 from sync.limits import BoundedMap, LentPlaces
 from sync.problems import ProblemLog, storable
 from sync.progress import Progress
-from sync.reconciler import FetchedRepo, reconcile
+from sync.reconciler import TOO_MANY_COLLECTIONS, FetchedRepo, reconcile
 from sync.resolver import Resolver
 from sync.triage import host_of, now_us
 from sync.wakes import wait_for
@@ -94,7 +94,9 @@ class Fetcher:
         self._parts = parts
         settings = parts.settings
         self._limits = ExportLimits(
-            max_bytes=settings.max_repo_bytes, max_records=settings.max_repo_records
+            max_bytes=settings.max_repo_bytes,
+            max_records=settings.max_repo_records,
+            max_cpu_s=settings.fetch_timeout_s,
         )
         self._health = HostHealth()
         self._running: dict[int, Claim] = {}  # by fetch_token: a repo may be claimed anew
@@ -174,8 +176,8 @@ class Fetcher:
                 await self._has_room.wait()
             export = await self._verify(claim, key, file)
             self._waiting_records += len(export.leaves)
-        for _, reason in export.skipped:
-            self._parts.problems.note(reason, host=host_of(pds_url), did=claim.did)
+        for reason, count in export.skipped.items():
+            self._parts.problems.note(reason, host=host_of(pds_url), did=claim.did, events=count)
         return FetchedRepo(
             repo_id=claim.repo_id,
             did=claim.did,
@@ -321,6 +323,9 @@ class Fetcher:
         for repo_id, outcome, created, updated, deleted in results:
             if outcome == "busy":
                 busy.add(repo_id)
+                continue
+            if outcome == TOO_MANY_COLLECTIONS:
+                await self._fail(self._running[tokens[repo_id]], FetchError(outcome))
                 continue
             self._finish(tokens[repo_id], outcome)
             progress = self._parts.progress

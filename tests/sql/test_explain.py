@@ -250,6 +250,7 @@ def test_one_collection_of_one_repo_is_read_by_key(plans):
 def readers(plans):
     """Consumers of several kinds, ahead of 100,000 changes and at the start of a walk."""
     driver = plans.driver
+    driver.maintain()  # makes the partitions
     driver.conn.execute(
         """
         select sync.create_consumer('all'), sync.create_consumer('one shard', p_shards => 4),

@@ -221,6 +221,33 @@ def test_a_path_cannot_pass_itself_off_as_the_did() -> None:
     assert peek_did(write_frame("#commit", {**COMMIT, "ops": ops})) == DID
 
 
+@pytest.mark.rule("ES-11", "MT-01")
+def test_a_field_more_does_not_make_it_somebody_elses_message() -> None:
+    other = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+    body = {**COMMIT, "did": other}
+    assert peek_did(write_frame("#commit", body)) == DID
+    longer = cbor.encode({"op": 1, "t": "#commit", "more": 1}) + cbor.encode(body)
+    assert peek_did(longer) == DID
+    assert peek_did(write_frame("#sync", {**SYNC, "repo": other})) == DID
+    named = cbor.encode({"op": 1, "t": "#sync", "more": "#commit"}) + cbor.encode(
+        {**SYNC, "repo": other}
+    )
+    assert peek_did(named) == DID
+
+
+@pytest.mark.rule("ES-19", "FA-02")
+def test_a_frame_of_too_many_items_is_left_out_and_still_says_whose_it_is() -> None:
+    ops = [{"action": "create", "path": "a.b.c/d", "cid": Link(CID)}] * 200
+    read_frame(write_frame("#commit", {**COMMIT, "ops": ops, "more": [{}] * 90_000}))
+    with pytest.raises(BadMessage, match="too_many_items") as caught:
+        read_frame(write_frame("#commit", {**COMMIT, "ops": ops, "more": [{}] * 100_000}))
+    assert (caught.value.did, caught.value.seq) == (DID, 7)
+    with pytest.raises(BadMessage, match="too_many_items"):
+        read_frame(b"\xa0" * 1_000_000)
+    with pytest.raises(FramingError):
+        read_frame(write_frame("#commit", {**COMMIT, "more": [{}] * 100_000})[:-1])
+
+
 @pytest.mark.rule("FA-14")
 @given(st.binary(max_size=200), st.sampled_from(["", *BODIES, "#info", "error"]))
 def test_random_bytes_never_crash_the_reader(data: bytes, kind: str) -> None:
