@@ -32,7 +32,7 @@ async def test_a_cursor_that_is_too_old_is_made_up_for(world: HostileWorld) -> N
 
 
 @pytest.mark.scenario("A-05", "A-08")
-@pytest.mark.rule("CU-08", "CU-09", "CU-10", "CU-12", "D-14")
+@pytest.mark.rule("CU-08", "CU-09", "CU-10", "D-14")
 async def test_another_relay_behind_the_name_is_noticed(world: HostileWorld) -> None:
     world.is_gapless = False
     account = await world.new_account()

@@ -80,7 +80,7 @@ POISON: dict[str, bytes | str] = {
 
 
 @pytest.mark.scenario("A-02", "A-04")
-@pytest.mark.rule("ES-04", "ES-05", "ES-06", "ES-07", "ES-12", "ES-13", "D-02", "CU-15", "FA-01")
+@pytest.mark.rule("ES-04", "ES-05", "ES-06", "ES-07", "ES-12", "ES-13", "D-02", "FA-01")
 @pytest.mark.parametrize("name", POISON)
 async def test_a_poison_frame_costs_three_connections_and_no_event(
     world: HostileWorld, wire: Distortion, name: str
@@ -102,7 +102,7 @@ TOO_BIG: dict[str, Sendable] = {
 
 
 @pytest.mark.scenario("A-01")
-@pytest.mark.rule("ES-15", "ES-16", "CU-08", "CU-15")
+@pytest.mark.rule("ES-15", "ES-16")
 @pytest.mark.parametrize("name", TOO_BIG)
 async def test_a_message_over_the_limit_is_never_received_and_stepped_past(
     world: HostileWorld, wire: Distortion, name: str
