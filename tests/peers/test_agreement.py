@@ -26,8 +26,9 @@ from sync.atproto.syntax import make_tid
 from sync.atproto.verify import VerifiedCommit, verify_commit
 from sync.simnet.repo import Repo, Write
 from sync.simnet.tree import Tree
-from tests.network.install import skip_loudly
-from tests.peers.peer import Peer, as_text, missing_prerequisite
+from tests.network.conversation import as_text
+from tests.network.install import missing_tool, skip_loudly
+from tests.peers.peer import Peer
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.rule("MS-19", "IV-01")]
 
@@ -67,7 +68,7 @@ paths = st.integers(0, DEEPEST).flatmap(lambda layer: st.sampled_from(LAYERS[lay
 
 @pytest.fixture(scope="module")
 def peer() -> Iterator[Peer]:
-    if missing := missing_prerequisite():
+    if missing := missing_tool("node", "npm"):
         skip_loudly(f"NOT TESTED against the reference implementation: it {missing}")
     with Peer() as made:
         yield made
