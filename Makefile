@@ -9,13 +9,15 @@ STAMP := .venv/installed
 PYTEST_ARGS ?=
 # Most tests wait for something most of the time; each process of these has a server of its own.
 WORKERS ?= 2
+# What `make mutate` tries; all there are if none is named.
+PATCHES ?=
 # Those that look at STANDPIPE_TEST_LONG.
 LONG_TESTS = $(shell grep -rl STANDPIPE_TEST_LONG tests --include='test_*.py')
 # A checkout that root used first may have a cache folder that we cannot write.
 MYPY_CACHE = $(shell mkdir -p .mypy_cache 2>/dev/null; test -w .mypy_cache && echo .mypy_cache || echo /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-long lint types layers check schema bench clean
+.PHONY: help install demo run test test-long mutate lint types layers check schema bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,9 @@ test: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' for some, WORKERS=0 in on
 
 test-long: $(STAMP) ## the random and crash tests with far more seeds; takes hours
 	@STANDPIPE_TEST_LONG=1 $(BIN)/python -m pytest --timeout 7200 $(PYTEST_ARGS) $(LONG_TESTS)
+
+mutate: $(STAMP) ## take the checks away one by one, and see a test of each fail; takes half an hour
+	@$(BIN)/python -m tests.mutations --jobs $(WORKERS) $(PATCHES)
 
 lint: $(STAMP) ## check form and style
 	@$(BIN)/ruff format --no-cache --check .
