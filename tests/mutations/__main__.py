@@ -71,7 +71,6 @@ def _run(
     free: SimpleQueue[Checkout] = SimpleQueue()
     checkouts = [Checkout(_made(folder / str(number))) for number in range(jobs)]
     for checkout in checkouts:
-        checkout.check_imports()
         free.put(checkout)
     if not is_sure:
         tests = sorted({test for patch in patches for test in patch.tests})

@@ -140,6 +140,7 @@ def test_malformed_keys_are_refused() -> None:
         "z\u0664",
         "z" + "1" * 10_000,
         multibase(b"\xed\x01" + bytes(32)),  # Ed25519
+        multibase(b"\xed\x01" + point),
         multibase(b"\xe7\x01" + point[:-1]),
         multibase(b"\xe7\x01" + point + b"\0"),
         multibase(b"\xe7\x01" + long_point(make(keys.K256).public)),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from sync.applier import data_fault
@@ -241,5 +242,8 @@ def test_only_the_data_itself_is_blamed_for_a_refusal():
         sqlstate = "22P05"
 
     assert data_fault(ValueError("cannot encode")) is not None
+    assert data_fault(asyncpg.UniqueViolationError("23505")) is not None
+    assert data_fault(asyncpg.DeadlockDetectedError("40P01")) is None
+    assert data_fault(asyncpg.DiskFullError("53100")) is None
     assert data_fault(OSError("gone")) is None
     assert data_fault(Refusal("not from the driver")) is None

@@ -1,6 +1,7 @@
 """Records: JSON only where it loses nothing, and back to the same bytes by two codecs."""
 
 import json
+import time
 from typing import Any
 
 import cbor2
@@ -234,9 +235,11 @@ def test_64_levels_are_kept_and_a_link_is_no_level() -> None:
 
 @pytest.mark.rule("CB-16")
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
-    size = 60_000
-    claims = [b"\x99" + (size - at - 3).to_bytes(2, "big") for at in range(0, size - 3, 3)]
+    size = 30_000
+    claims = [b"\x99" + (size - at - 3).to_bytes(2, "big") for at in range(0, size, 3)]
+    started = time.process_time()
     assert reason(b"\xa1\x61a" + b"".join(claims)) == "too_deep"
+    assert time.process_time() - started < 0.2
 
 
 def test_a_wide_record_with_many_maps_and_links_is_kept() -> None:
