@@ -6,7 +6,9 @@ import pytest
 
 from sync.atproto.frame import IdentityMessage, InfoMessage, UnknownMessage, write_frame
 from sync.errors import FramingError, MessageError
-from sync.firehose import Backoff, subscribe_url
+from sync.firehose import Backoff, FirehoseReader, subscribe_url
+from sync.http import AddressPolicy, RefusedAddress
+from sync.progress import SourceProgress
 from sync.stream import Frame, FrameQueue, StreamState
 
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
@@ -159,3 +161,21 @@ def test_pauses_grow_and_start_again_after_progress():
 )
 def test_the_subscription_url(base, cursor, expected):
     assert subscribe_url(base, cursor) == expected
+
+
+@pytest.mark.rule("OP-01", "ES-01")
+@pytest.mark.parametrize(
+    "url", ["ws://localhost:8080", "ws://1.1.1.1:80", "wss://127.0.0.1", "wss://localhost:8443"]
+)
+async def test_nobody_is_connected_to_who_is_not_on_the_public_internet(url):
+    reader = FirehoseReader(
+        url,
+        state=StreamState(None),
+        queue=FrameQueue(max_frames=1, max_bytes=1),
+        policy=AddressPolicy(allow_private_hosts=False),
+        user_agent="test",
+        progress=SourceProgress(url, "relay"),
+    )
+    with pytest.raises(RefusedAddress):
+        async with reader._connect(None):
+            pass
