@@ -130,7 +130,9 @@ async def test_a_batch_applied_twice_is_applied_once(ingest, clone):
     applier, owner, _ = await lane_on(ingest, clone, 3)
     batch = batch_of([event(number, "{}") for number in range(3)])
     await applier.apply(batch)
+    assert await owner.fetchval("select count(*) from sync.stored_records") == 3
     logged = await owner.fetchval("select count(*) from sync.changes")
+    assert logged
     await applier.apply(batch)
     assert await owner.fetchval("select count(*) from sync.changes") == logged
     await owner.close()
