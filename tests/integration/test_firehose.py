@@ -106,6 +106,7 @@ async def test_a_frame_over_the_limit_is_never_received_and_stepped_past(clone, 
 
         async with relay_of(net, distort) as url:
             await follow(rig, net, url)
+            assert "frame_too_big" not in await rig.problems()  # nobody came to read it
             await rig.crash()
 
 

@@ -1,5 +1,6 @@
 """The tree: one encoding a node, one tree a set of leaves, and every lie about it refused."""
 
+import contextlib
 import random
 import time
 from collections.abc import Mapping
@@ -167,6 +168,17 @@ def test_a_bomb_in_the_place_of_a_node_is_refused_cheaply(size: int) -> None:
     with pytest.raises(MstError):
         read_node((b"\xa2\x61e" + head * size)[:size])
     assert time.process_time() - started < 1
+
+
+@pytest.mark.rule("MS-01", "MS-07", "MS-08", "MS-15", "MS-22", "CB-01")
+def test_every_changed_byte_is_refused_or_makes_another_canonical_node() -> None:
+    keys = [b"com.example.note/" + name for name in (b"1", b"11", b"2")]
+    block = write_node(keys, [VALUE] * 3, [None, VALUE, None, VALUE])
+    for at in range(len(block)):
+        for byte in range(256):
+            changed = block[:at] + bytes((byte,)) + block[at + 1 :]
+            with contextlib.suppress(MstError):
+                assert write_node(*read_node(changed)[:3]) == changed
 
 
 @pytest.mark.rule("MS-01", "MS-22")
