@@ -137,7 +137,7 @@ async def test_a_repo_over_the_size_limit_fails_without_being_read(clone, tmp_pa
             alice.create(NOTE, note("x" * 200 + str(number)))
         rig.start()
         await rig.track(alice)
-        await rig.until(lambda: failed_with(rig, alice, "too_big"))
+        await rig.until(lambda: failed_with(rig, alice, "sends more than 2000 bytes"))
         assert await rig.stored(alice) == {}
 
 

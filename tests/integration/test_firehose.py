@@ -97,6 +97,25 @@ async def test_a_poison_frame_costs_three_connections_and_no_event(clone, tmp_pa
             await rig.crash()
 
 
+@pytest.mark.rule("ES-08")
+async def test_an_error_frame_ends_the_connection_although_the_server_goes_on(
+    clone, tmp_path: Path
+):
+    async with Simnet(seed=94, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        sent: list[int] = []
+
+        def distort(seq: int, frame: bytes) -> Frames:
+            sent.append(seq)
+            is_first = seq == 6 and sent.count(6) == 1
+            return [write_frame("error", {"error": "Odd"}), frame] if is_first else [frame]
+
+        async with relay_of(net, distort) as url:
+            await follow(rig, net, url)
+            assert sent.count(6) == 2
+            assert (await rig.problems())["error_frame"] == 1
+            await rig.crash()
+
+
 @pytest.mark.rule("ES-15", "ES-16", "A-01")
 async def test_a_frame_over_the_limit_is_never_received_and_stepped_past(clone, tmp_path: Path):
     async with Simnet(seed=96, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
