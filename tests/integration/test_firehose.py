@@ -20,8 +20,13 @@ Frames = Iterable[bytes | str]
 
 
 @asynccontextmanager
-async def relay_of(net: Simnet, distort: Callable[[int, bytes], Frames]) -> AsyncIterator[str]:
-    """Serve the simulated relay's events through a function; yields the URL."""
+async def relay_of(
+    net: Simnet, distort: Callable[[int, bytes], Frames], *, cursors: list[int] | None = None
+) -> AsyncIterator[str]:
+    """Serve the simulated relay's events through a function; yields the URL.
+
+    The cursor of each connection is appended to `cursors`.
+    """
     wakes: list[asyncio.Event] = []
     is_closing = asyncio.Event()
 
@@ -33,6 +38,8 @@ async def relay_of(net: Simnet, distort: Callable[[int, bytes], Frames]) -> Asyn
         assert socket.request is not None
         query = parse_qs(urlsplit(socket.request.path).query)
         cursor = int(query.get("cursor", ["0"])[0])
+        if cursors is not None:
+            cursors.append(cursor)
         wake = asyncio.Event()
         wakes.append(wake)
         try:
@@ -102,17 +109,23 @@ async def test_an_error_frame_ends_the_connection_although_the_server_goes_on(
     clone, tmp_path: Path
 ):
     async with Simnet(seed=94, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
-        sent: list[int] = []
+        cursors: list[int] = []
+        told_to: list[int] = []
 
         def distort(seq: int, frame: bytes) -> Frames:
-            sent.append(seq)
-            is_first = seq == 6 and sent.count(6) == 1
-            return [write_frame("error", {"error": "Odd"}), frame] if is_first else [frame]
+            if seq != 6 or told_to:
+                return [frame]
+            told_to.append(len(cursors))
+            return [write_frame("error", {"error": "Odd"}), frame]
 
-        async with relay_of(net, distort) as url:
+        async with relay_of(net, distort, cursors=cursors) as url:
             await follow(rig, net, url)
-            assert sent.count(6) == 2
             assert (await rig.problems())["error_frame"] == 1
+
+            async def is_connected_again() -> bool:
+                return [len(cursors)] > told_to
+
+            await rig.until(is_connected_again)
             await rig.crash()
 
 

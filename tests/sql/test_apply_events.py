@@ -115,7 +115,16 @@ def test_a_replayed_batch_changes_nothing(lane):
     assert lane.state(1) == "synchronized"
 
 
-@pytest.mark.rule("CM-17", "CM-18", "FA-06")
+@pytest.mark.rule("CM-15", "CU-17")
+def test_a_commit_that_is_told_twice_in_one_batch_is_applied_once(lane):
+    loaded(lane)
+    twice = commit(A, 11, 10, Op("create", "c", "one"))
+    after = commit(A, 12, 11, Op("create", "d", "two"))
+    assert lane.apply(twice, twice, after, twice) == {"applied": 2, "stale": 2}
+    assert lane.state(1) == "synchronized"
+
+
+@pytest.mark.rule("CM-17", "CM-18", "CM-19", "FA-06", "SN-08")
 @pytest.mark.parametrize(
     "event",
     [

@@ -196,8 +196,9 @@ def test_a_head_below_a_rev_we_have_seen_is_not_synchronized(service):
 def test_a_sync_during_the_fetch_is_judged_after_it(service):
     service.track(1)
     claim = service.claim(1)
-    service.apply(Event(A, kind="sync", rev=10, data="t10"))
+    service.apply(Event(A, kind="sync", rev=11, data="t10"))
     assert service.reconcile(claim, {"a": "x"}, at=10, data="t10")["outcome"] == "synchronized"
+    assert service.value("select rev from sync.heads") == rev(11)
 
 
 def test_a_busy_repo_is_handed_back_untouched(service, clone):

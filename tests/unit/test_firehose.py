@@ -26,6 +26,22 @@ def test_reading_moves_the_position():
     assert state.seq == 5
 
 
+@pytest.mark.rule("ES-06")
+def test_a_frame_sent_as_text_is_none_whatever_it_says():
+    with pytest.raises(FramingError, match="text_frame"):
+        StreamState(None).read(identity(5).decode("latin-1"))
+
+
+@pytest.mark.rule("FA-14")
+def test_a_frame_that_breaks_its_reader_costs_the_connection_and_no_more(monkeypatch):
+    def fail(_frame: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sync.stream.read_frame", fail)
+    with pytest.raises(FramingError, match="unexpected_error"):
+        StreamState(None).read(identity(5))
+
+
 @pytest.mark.rule("CU-06")
 def test_the_event_at_the_cursor_is_a_harmless_duplicate():
     state = StreamState(5)
