@@ -49,6 +49,8 @@ async def test_events_of_strangers_are_dropped_and_move_the_cursor(clone, tmp_pa
             bob.create(NOTE, note(str(number)))
         await rig.until(lambda: cursor_is(rig, net.world.relay.last_seq))
         assert await rig.stored(bob) == {}
+        # Nobody looked who signs for him.
+        assert await rig.conn.fetch("select * from sync.problems where did = $1", bob.did) == []
 
 
 async def cursor_is(rig: Rig, seq: int) -> bool:
@@ -164,6 +166,7 @@ async def test_a_key_that_nobody_announced_is_stored_once_it_was_found(clone, tm
             )
 
         await rig.until(is_marked, timeout_s=5)
+        assert "bad_signature" not in await rig.problems()  # the lane has found the key itself
 
 
 @pytest.mark.rule("AC-01", "AC-04", "AC-07", "AC-18")

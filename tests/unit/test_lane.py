@@ -59,6 +59,18 @@ class Bench:
         return {key.reason for key in self.problems._entries}
 
 
+@pytest.mark.rule("FA-14")
+def test_a_message_that_breaks_the_verifier_is_counted_and_stops_nobody(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    bench = Bench()
+    message = bench.commit()
+    monkeypatch.setattr("sync.triage.verify_commit", fail)
+    assert bench.triage.judge(message) is None
+    assert bench.reasons() == {"unexpected_error"}
+
+
 @pytest.mark.rule("SG-02", "HO-03")
 def test_a_signed_commit_is_staged_with_its_records():
     bench = Bench()

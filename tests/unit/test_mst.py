@@ -203,6 +203,14 @@ def test_a_node_ends_with_its_link_and_every_link_begins_with_a_zero() -> None:
         read_node(block + b"\x00")
 
 
+@pytest.mark.rule("CB-08")
+def test_a_record_link_has_at_most_a_hundred_bytes_and_not_none() -> None:
+    for value in (b"", b"\x01" * 101):
+        with pytest.raises(MstError, match="bad_record_link"):
+            read_node(write_node([L0[0]], [value], [None, None]))
+    assert read_node(write_node([L0[0]], [b"\x01" * 100], [None, None])).values == [b"\x01" * 100]
+
+
 @pytest.mark.rule("MS-03", "MS-05", "MS-11", "MS-12", "MS-14", "A-42")
 def test_lies_between_nodes_are_refused() -> None:
     low, low_block = node_of(L0[0])
