@@ -246,6 +246,20 @@ def test_rows_outside_the_tracked_collections_are_left_alone(service):
     assert service.value("select count(*) from sync.stored_records") == 0
 
 
+@pytest.mark.rule("BF-07")
+def test_rows_of_a_collection_on_its_way_out_are_left_to_its_purge(service):
+    service.load(1, {"a": "x", (LIKE, "l"): "like"}, at=1, data="t1")
+    service.conn.execute("select sync.track_collections(array[%s])", [POST])
+    service.conn.execute("select sync.untrack_collections(array['*'])")
+    service.apply()
+    desynchronize(service)
+    start = service.position()
+    outcome = service.reconcile(service.claim(1), {"a": "x"}, at=2, data="t2")
+    assert (outcome["outcome"], outcome["deleted"]) == ("synchronized", 0)
+    assert service.log(start) == []
+    assert service.value("select count(*) from sync.stored_records") == 2
+
+
 def test_missing_contents_refuse_the_whole_call(service):
     service.load(1, {"a": "x"}, at=1, data="t1")
     desynchronize(service)
