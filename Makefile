@@ -17,10 +17,10 @@ LONG_TESTS = $(shell grep -rl STANDPIPE_TEST_LONG tests --include='test_*.py')
 MYPY_CACHE = $(shell mkdir -p .mypy_cache 2>/dev/null; test -w .mypy_cache && echo .mypy_cache || echo /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-long mutate lint types layers check schema bench clean
+.PHONY: help install demo run test test-long mutate lint types layers check schema bench bench-verify clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## install Standpipe and its tools into .venv
 
@@ -31,7 +31,7 @@ run: $(STAMP) ## sync from the public network into ./standpipe-data (or STANDPIP
 	@$(BIN)/standpipe run --upgrade
 
 test: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' for some, WORKERS=0 in one process
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: $(STAMP) ## the random and crash tests with far more seeds; takes hours
 	@STANDPIPE_TEST_LONG=1 $(BIN)/python -m pytest --timeout 7200 $(PYTEST_ARGS) $(LONG_TESTS)
@@ -56,6 +56,9 @@ schema: $(STAMP) ## rewrite what is generated: tests/sql/schema.sql, docs/refere
 
 bench: $(STAMP) ## measure the main job beside ceilings of the same run
 	@$(BIN)/python -m bench
+
+bench-verify: $(STAMP) ## measure what verifying one commit costs, step by step
+	@$(BIN)/python -m bench.verify
 
 clean: ## remove .venv and caches; databases stay
 	rm -rf .venv dist .mypy_cache

@@ -1,7 +1,8 @@
 """Ask an account's own PDS how it stands, whenever somebody's word on it is in doubt (D-11).
 
 The PDS is the one of a DID document that was looked up for this question: an old host's word
-counts for nothing. A deletion is only told when the document still names that PDS afterwards.
+counts for nothing. A word against the account is only told when the document still names that PDS
+afterwards: whom it has just left calls it deactivated.
 What an answer means is decided by `sync.answer_check()`.
 """
 
@@ -86,9 +87,10 @@ class AccountChecker:
             if document.pds_url is None:
                 return None, "none", None
             answer = await self._ask_host(document.pds_url, did)
-            if answer is not None and (answer[1] == "unknown" or answer[2] == "deleted"):
+            if answer is not None and answer[1] in ("unknown", "inactive"):
                 document = await self._resolver.document(did, max_age_s=0)
                 if document.pds_url != answer[0]:
+                    await self._keeper.store_if_moved(document)  # has its new host asked
                     return document.pds_url, "none", None
         except IdentityError as error:
             return None, "tombstoned" if error.reason == "tombstoned" else "none", None

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sync.atproto.car import CarReader
-from sync.atproto.commit import read_commit
-from sync.atproto.export import Export, ExportLimits, read_export
+from sync.atproto.export import Export, ExportLimits, read_export, read_owner
 from sync.atproto.identity import parse_did_document
 from sync.atproto.keys import DID_KEY_PREFIX, PublicKey, parse_did_key, parse_multikey
 from sync.config import Settings
@@ -24,7 +22,6 @@ from sync.resolver import Resolver
 from sync.sessions import ingest_session
 from sync.triage import now_us
 
-MAX_COMMIT_BYTES = 65_536
 MAX_DOCUMENT_BYTES = 262_144
 BUSY_ATTEMPTS = 50
 BUSY_RETRY_S = 0.1
@@ -84,17 +81,10 @@ async def import_repo(settings: Settings, path: Path, *, key_source: KeySource) 
 
 
 def _read_did(file: BinaryIO, path: Path) -> str:
-    """Find out whose repo a file claims to be."""
     try:
-        reader = CarReader(file, max_bytes=1 << 50, max_blocks=1 << 40)
-        for cid, offset, length in reader:
-            if cid != reader.roots[0] or length > MAX_COMMIT_BYTES:
-                continue
-            file.seek(offset)
-            return read_commit(file.read(length)).did
+        return read_owner(file)
     except ProtocolError as error:
         raise BadInput(f"{path} is not the CAR file of a repo ({error}).") from error
-    raise BadInput(f"{path} is not the CAR file of a repo (its root is missing).")
 
 
 async def _find_key(settings: Settings, did: str, source: KeySource) -> PublicKey | None:

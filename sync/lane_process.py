@@ -33,6 +33,7 @@ from sync.sessions import (
     first_of,
     ingest_session,
     is_database_error,
+    reason_of,
 )
 from sync.staging import LaneClaim
 from sync.stream import FrameQueue, StreamState
@@ -244,7 +245,7 @@ def _explain(
     if isinstance(cause, LaneFenced):
         return "fenced", str(cause)
     if is_database_error(error):
-        return "database", str(cause)
+        return "database", reason_of(error)
     if not isinstance(cause, StandpipeError):
         log.get("lane").error("the lane fell", error=repr(cause), exc_info=cause)
     return "failed", f"{type(cause).__name__}: {cause}"

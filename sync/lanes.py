@@ -24,7 +24,7 @@ from sync.firehose import Backoff
 from sync.lane_handle import LaneDied, LaneHandle
 from sync.lane_process import Order, Report, Start
 from sync.progress import Progress, SourceProgress
-from sync.sessions import LEASE_S, end_if_cancelled, first_of, is_database_error
+from sync.sessions import LEASE_S, end_if_cancelled, is_database_error, reason_of
 from sync.shares import SourceShares
 from sync.staging import LaneClaim
 from sync.stream import Frame, StreamState
@@ -128,7 +128,7 @@ class Lanes:
                 end_if_cancelled()
                 if not is_database_error(error, beside=(LaneFenced, LaneDied)):
                     raise
-                _log.warning("a lane starts over", lane=first.lane, reason=str(first_of(error)))
+                _log.warning("a lane starts over", lane=first.lane, reason=reason_of(error))
             if time.monotonic() - started_at > GOOD_LIFE_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_delay_s())

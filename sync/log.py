@@ -46,6 +46,7 @@ def setup(log_format: str = "auto", level: str = "info") -> None:
     root.setLevel(level.upper())
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("asyncio").addFilter(_is_news)
     # It warns of a rollback it cannot send when Ctrl-C interrupts a query; what matters it raises.
     logging.getLogger("psycopg").setLevel(max(logging.ERROR, root.level))
     structlog.configure(
@@ -54,6 +55,16 @@ def setup(log_format: str = "auto", level: str = "info") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out that a driver did not fetch the error of a connection that was lost while closed.
+
+    Whoever used the connection has told of it already.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    is_unfetched = record.getMessage().startswith("Future exception was never retrieved")
+    return not (is_unfetched and isinstance(error, ConnectionError))
 
 
 def get(name: str) -> FilteringBoundLogger:

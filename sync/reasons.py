@@ -27,11 +27,14 @@ class Reason(NamedTuple):
 
 _MESSAGE = {
     "account_denied": "a word on an account that its own PDS denied when it was asked",
-    "bad_commit": "a commit or #sync message that lacks a field or has a malformed one",
+    "bad_commit": "a commit object that lacks a field or has a malformed one",
+    "bad_did": "a message that names no account",
+    "bad_field": "a message that lacks a field or has one of another type",
     "bad_key": "an account's key that is no usable K-256 or P-256 key",
-    "bad_prev_data": "a commit without the CID of the tree before it",
+    "bad_prev_data": "a commit whose `prevData` is no CID of a tree",
+    "bad_seq": "a message whose sequence number is none",
     "bad_signature": "a signature that the account's current key did not make",
-    "bad_since": "a commit whose `since` is not before its rev",
+    "bad_since": "a commit whose `since` is no rev",
     "blocks_too_big": "a commit with more blocks than the protocol allows",
     "did_mismatch": "a commit signed for another account than the message names",
     "error_frame": "the server ended the stream with an error",

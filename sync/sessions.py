@@ -36,6 +36,7 @@ _DATABASE_ERRORS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what a connection cut in mid-conversation can end in
     ConnectionError,
+    TimeoutError,  # of a statement that has a limit
 )
 
 _log = log.get("database")
@@ -94,7 +95,7 @@ async def keep_working(
             if not is_database_error(error):
                 raise
             progress.is_database_up = False
-            _log.warning("starting over", part=name, reason=str(first_of(error)))
+            _log.warning("starting over", part=name, reason=reason_of(error))
         if time.monotonic() - started_at > RECONNECT_MAX_S:
             backoff.reset()
         await asyncio.sleep(backoff.next_delay_s())
@@ -171,6 +172,12 @@ def is_database_error(
 def first_of(error: BaseException) -> BaseException:
     """Return the first error inside a group, or the error itself."""
     return next(leaves_of(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what the first error inside a group says, or its name where it says nothing."""
+    first = first_of(error)
+    return str(first) or type(first).__name__
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:

@@ -17,7 +17,7 @@ from sync.lane import SourceStopped
 from sync.lane_process import Start
 from sync.lanes import Lanes
 from sync.progress import Progress, SourceProgress
-from sync.sessions import end_if_cancelled, first_of, is_database_error, leaves_of
+from sync.sessions import end_if_cancelled, is_database_error, leaves_of, reason_of
 from sync.shares import shared_source
 from sync.staging import LaneClaim
 from sync.stream import StreamState
@@ -107,7 +107,7 @@ class SourceSupervisor:
                 return False
             if not is_database_error(error):
                 raise
-            _log.warning("a source starts over", url=source.url, reason=str(first_of(error)))
+            _log.warning("a source starts over", url=source.url, reason=reason_of(error))
             return True
         return False
 

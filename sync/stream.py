@@ -10,14 +10,7 @@ import asyncio
 import hashlib
 from collections import deque
 
-from sync.atproto.frame import (
-    BadMessage,
-    ErrorMessage,
-    InfoMessage,
-    Message,
-    UnknownMessage,
-    read_frame,
-)
+from sync.atproto.frame import BadMessage, ErrorMessage, InfoMessage, Message, read_next
 from sync.errors import FramingError, MessageError, ProtocolError
 
 POISON_ATTEMPTS = 3
@@ -88,17 +81,11 @@ class StreamState:
         if isinstance(frame, str):
             raise FramingError("text_frame", "the stream is binary", rule="ES-06")
         try:
-            message = read_frame(frame)
+            return read_next(frame, self.seq)
         except ProtocolError:
             raise
         except Exception as error:
             raise FramingError("unexpected_error", type(error).__name__) from error
-        seq = None if isinstance(message, InfoMessage | ErrorMessage) else message.seq
-        if seq is not None and self.seq is not None and seq < self.seq:
-            if isinstance(message, UnknownMessage):
-                return message
-            raise FramingError("seq_fell", f"{seq} after {self.seq}", rule="CU-03")
-        return message
 
     def _move_to(self, seq: int | None) -> None:
         if seq is not None and (self.seq is None or seq > self.seq):

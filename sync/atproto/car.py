@@ -5,6 +5,7 @@ names a block nobody here can link to: it is stepped over.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -23,6 +24,8 @@ _HASHED_PREFIXES = (DAG_CBOR_PREFIX, RAW_PREFIX)
 # The header with exactly one root of 36 bytes, as nearly all have it, needs no decoding.
 _USUAL_HEADER = b"\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
 _USUAL_HEADER_END = b"\x67version\x01"
+# A length, and a map whose first key is one of the header's.
+_START = re.compile(rb"[\x80-\xff]{0,4}[\x01-\x7f][\xa0-\xb7](?:\x65roots|\x67version)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class CarError(ProtocolError):
     """
 
     partial: Car | None = None
+
+
+def looks_like_car(head: bytes) -> bool:
+    """Tell by its first bytes whether something is a CAR, good or bad, and not frames."""
+    return _START.match(head) is not None
 
 
 def read_car(data: bytes | memoryview, *, max_blocks: int) -> Car:

@@ -15,7 +15,7 @@ from sync.atproto.node import (
     MstError,
     Node,
     read_node,
-    replace_children,
+    replace_child,
     write_changed_node,
     write_node,
 )
@@ -35,6 +35,8 @@ class _Place(NamedTuple):
     high: bytes | None
 
 
+# The nodes above, from the root on: block, contents, and which child leads down.
+_Path = list[tuple[bytes, Node, int]]
 # Keys, values and children of a node in the tree before.
 _Parts = tuple[list[bytes], list[bytes], list[bytes | None]]
 
@@ -77,10 +79,10 @@ class _Descent:
             return _relink(path, None)
         return _relink(path, cid_for(write_changed_node(place.node, place.at, *parts)))
 
-    def _descend(self, root: bytes, own: int | None) -> tuple[list[tuple[Node, int]], _Place, bool]:
+    def _descend(self, root: bytes, own: int | None) -> tuple[_Path, _Place, bool]:
         """Open the nodes down to the key, to its own layer, or to where no node is any more."""
         key = self._key
-        path: list[tuple[Node, int]] = []
+        path: _Path = []
         cid, layer, low, high = root, None, None, None
         while True:
             node, layer = self._open(cid, layer, low, high)
@@ -96,7 +98,7 @@ class _Descent:
             child = node.children[index]
             if child is None or layer == own:
                 return path, _Place(node, layer, index, low, high), False
-            path.append((node, index))
+            path.append((self._blocks[cid], node, index))
             cid = child
             layer -= 1
 
@@ -191,11 +193,11 @@ def _write(parts: _Parts) -> bytes | None:
     return cid_for(write_node(*parts)) if parts[0] or parts[2][0] is not None else None
 
 
-def _relink(path: list[tuple[Node, int]], link: bytes | None) -> bytes | None:
+def _relink(path: _Path, link: bytes | None) -> bytes | None:
     """Link a node's new form, or none, from those above it; bare ones go where nothing is left."""
-    for node, index in reversed(path):
+    for block, node, index in reversed(path):
         if link is not None or node.keys:
-            link = cid_for(replace_children(node, {index: link}))
+            link = cid_for(replace_child(block, node, index, link))
     return link
 
 

@@ -19,6 +19,7 @@ from sync.errors import ExportError, ProtocolError
 
 # A full node of longest keys stays below this; whatever is larger is not read into memory.
 _MAX_NODE_BYTES = 10_000_000
+_MAX_COMMIT_BYTES = 65_536
 _LENGTH_BITS = 40
 
 
@@ -64,6 +65,17 @@ class Export:
     def read_block(self, cid: bytes) -> bytes | None:
         """Read a record's block; None for one over the size limit (D-01)."""
         return _read_block(self._file, self._index, cid, max_bytes=MAX_RECORD_BYTES)
+
+
+def read_owner(file: BinaryIO) -> str:
+    """Find out whose repo a file claims to be, to know by which key it is to be verified."""
+    file.seek(0)
+    reader = CarReader(file, max_bytes=1 << 50, max_blocks=1 << 40)
+    for cid, offset, length in reader:
+        if cid == reader.roots[0] and length <= _MAX_COMMIT_BYTES:
+            file.seek(offset)
+            return read_commit(file.read(length)).did
+    raise ExportError("missing_commit", "the CAR lacks its root", rule="CA-17")
 
 
 def read_export(

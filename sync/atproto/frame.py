@@ -124,10 +124,25 @@ Message = (
 )
 
 
+def read_next(data: bytes, last_seq: int | None) -> Message:
+    """Read the frame that comes after one of `last_seq` on the same connection (CU-03)."""
+    message = read_frame(data)
+    seq = None if isinstance(message, InfoMessage | ErrorMessage) else message.seq
+    has_fallen = seq is not None and last_seq is not None and seq < last_seq
+    if has_fallen and not isinstance(message, UnknownMessage):
+        raise FramingError("seq_fell", f"{seq} after {last_seq}", rule="CU-03")
+    return message
+
+
+def check_size(size: int) -> None:
+    """Refuse a frame that is too large, before there is a need to have it in memory."""
+    if size > MAX_FRAME_BYTES:
+        raise FramingError("frame_too_big", f"{size} bytes", rule="ES-15")
+
+
 def read_frame(data: bytes) -> Message:
     """Read one frame; FramingError ends the connection, MessageError only this message."""
-    if len(data) > MAX_FRAME_BYTES:
-        raise FramingError("frame_too_big", f"{len(data)} bytes", rule="ES-15")
+    check_size(len(data))
     try:
         objects = read_objects(data)
     except cbor.CborError as error:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from sync.atproto import keys
-from sync.atproto.syntax import is_handle
+from sync.atproto.syntax import is_did, is_handle
 from sync.errors import IdentityError, ProtocolError
 
 # Honest documents have some 1 kB.
@@ -47,6 +47,38 @@ def parse_did_document(did: str, body: bytes | dict[str, Any]) -> DidDocument:
         pds_url=_pds_url(did, document),
         signing_key=_signing_key(did, document),
     )
+
+
+def parse_did_documents(body: bytes) -> dict[str, DidDocument]:
+    """Read a file of DID documents: an array, an object by DID, one alone, or one a line.
+
+    The last one of an account counts. Raises `IdentityError` if any of them is none.
+    """
+    documents: dict[str, DidDocument] = {}
+    for did, document in _listed(body):
+        name = document.get("id") if did is None and isinstance(document, dict) else did
+        if not isinstance(name, str) or not is_did(name):
+            raise IdentityError("malformed", "a DID document without a DID", rule="IN-04")
+        documents[name] = parse_did_document(name, document)
+    if not documents:
+        raise IdentityError("malformed", "there is none in it")
+    return documents
+
+
+def _listed(body: bytes) -> list[tuple[str | None, Any]]:
+    """Return (DID, document) for each of several documents; None where only it names the DID."""
+    try:
+        content = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        try:
+            content = msgspec.json.Decoder().decode_lines(body)
+        except (ValueError, RecursionError) as error:
+            raise IdentityError("malformed", "neither JSON nor lines of JSON") from error
+    if isinstance(content, dict):
+        return [(None, content)] if "id" in content else list(content.items())
+    if isinstance(content, list):
+        return [(None, document) for document in content]
+    raise IdentityError("malformed", "neither an object nor an array")
 
 
 def parse_endpoint(url: str) -> str | None:

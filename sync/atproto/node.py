@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sync.atproto.cid import DAG_CBOR_PREFIX
+from sync.atproto.cid import CID_LENGTH, DAG_CBOR_PREFIX
 from sync.errors import ProtocolError
 
 MAX_KEY_BYTES = 1_024
@@ -19,6 +19,7 @@ MAX_NODE_ENTRIES = 8_192
 # All but the largest nodes of honest repos are below; the pattern takes time for larger ones too.
 _USUAL_NODE_BYTES = 4_096
 
+_START = b"\xa2\x61e"
 _LINK = b"\xd8\x2a\x58\x25\x00"
 _NODE_LINK = _LINK + DAG_CBOR_PREFIX
 _NULL = 0xF6
@@ -75,20 +76,20 @@ def _read_usual(block: bytes) -> Node | None:
     keys: list[bytes] = []
     values: list[bytes] = []
     children: list[bytes | None] = [None]
-    key = b""
+    key, size = b"", 0
     for entry, head, suffix, prefix, link, value in _USUAL_ENTRY.findall(block):
-        shared = prefix[-1]
+        shared, added = prefix[-1], len(suffix)
         # Greater in the first byte that is not shared: the order and the longest prefix.
-        if suffix[0] <= key[shared] if shared < len(key) else shared != len(key):
+        if suffix[0] <= key[shared] if shared < size else shared != size:
             return None
-        if head != _BYTES_HEADS[len(suffix)]:
+        if head != _BYTES_HEADS[added]:
             return None
-        key = key[:shared] + suffix
+        key, size = key[:shared] + suffix, shared + added
         entries.append(entry)
         keys.append(key)
         values.append(value)
         children.append(link or None)
-    start = b"\xa2\x61e" + _write_head(0x80, len(keys)) + b"".join(entries)
+    start = b"".join((_STARTS[len(keys)], *entries))
     if not block.startswith(start):
         return None
     left = block[len(start) :]
@@ -100,7 +101,7 @@ def _read_usual(block: bytes) -> Node | None:
 
 
 def _read_carefully(block: bytes) -> Node:
-    if block[:3] != b"\xa2\x61e":
+    if block[:3] != _START:
         raise MstError("bad_node", "not a map of e and l", rule="MS-01")
     count, at = _read_head(block, 3, 0x80)
     if count > MAX_NODE_ENTRIES:
@@ -189,6 +190,17 @@ def _read_value(block: bytes, at: int) -> tuple[bytes, int]:
     return block[at + 1 : at + length], at + length
 
 
+def replace_child(block: bytes, node: Node, index: int, link: bytes | None) -> bytes:
+    """Encode the node of a block with one child link replaced and all else as it is."""
+    if node.entries is None or link is None or node.children[index] is None:
+        return replace_children(node, {index: link})
+    end = len(block)
+    if index:
+        before = sum(map(len, node.entries[:index]))
+        end = len(_STARTS[len(node.entries)]) + before - _USUAL_VALUE_BYTES
+    return block[: end - CID_LENGTH] + link + block[end:]
+
+
 def replace_children(node: Node, children: Mapping[int, bytes | None]) -> bytes:
     """Encode a node with some child links replaced and all else as it is."""
     if node.entries is None:
@@ -225,19 +237,22 @@ def write_changed_node(
     """
     if node.entries is None:
         return write_node(keys, values, children)
-    first, last = max(index - 1, 0), min(index + 2, len(keys))
+    # The next key is written otherwise if another one comes before it.
+    added = len(keys) - len(node.keys)
+    first, last = max(index - 1, 0), min(index + (2 if added > 0 else 1), len(keys))
     entries = node.entries[:first]
     previous = keys[first - 1] if first else b""
     for at in range(first, last):
         entries.append(_write_entry(previous, keys[at], values[at], children[at + 1]))
         previous = keys[at]
-    entries += node.entries[last + len(node.keys) - len(keys) :]
+    entries += node.entries[last - added :]
     return _write_parts(entries, children[0])
 
 
 def _write_parts(entries: list[bytes], left: bytes | None) -> bytes:
-    start = b"\xa2\x61e" + _write_head(0x80, len(entries))
-    return start + b"".join(entries) + b"\x61l" + _write_link(left)
+    count = len(entries)
+    start = _STARTS[count] if count < len(_STARTS) else _START + _write_head(0x80, count)
+    return b"".join((start, *entries, b"\x61l", _write_link(left)))
 
 
 def _write_entry(previous: bytes, key: bytes, value: bytes, child: bytes | None) -> bytes:
@@ -275,6 +290,8 @@ def _write_head(major: int, value: int) -> bytes:
 # Of every length that a key, a part of it, or a link may have.
 _BYTES_HEADS = [_write_head(0x40, value) for value in range(MAX_KEY_BYTES + 1)]
 _INTEGER_HEADS = [_write_head(0, value) for value in range(MAX_KEY_BYTES + 1)]
+# Of every number of entries that a usual node may have.
+_STARTS = [_START + _write_head(0x80, count) for count in range(_USUAL_NODE_BYTES // 43)]
 
 
 def _common_prefix(first: bytes, second: bytes) -> int:

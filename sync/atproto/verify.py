@@ -78,10 +78,42 @@ class VerifiedSync:
 
 def verify_commit(message: CommitMessage, key: PublicKey, *, now_us: int) -> VerifiedCommit:
     """Verify a `#commit` event completely; see the module for what is raised when."""
-    car, flaw = _read_car(message.blocks)
-    if car.roots[0] != message.commit:
-        raise MessageError("root_mismatch", "the CAR's root is not the commit", rule="CM-07")
+    car, flaw = _read_commit_car(message)
     commit = _authenticate(message, car, flaw, key=key, now_us=now_us)
+    return _prove_commit(message, commit, car, flaw)
+
+
+def examine_commit(message: CommitMessage, *, now_us: int) -> VerifiedCommit:
+    """Verify all of a `#commit` but its signature: to look at, for nobody vouches for it."""
+    car, flaw = _read_commit_car(message)
+    commit = _find_commit(message, car, flaw, now_us=now_us)
+    return _prove_commit(message, commit, car, flaw)
+
+
+def verify_sync(message: SyncMessage, key: PublicKey, *, now_us: int) -> VerifiedSync:
+    """Verify a `#sync` event: a commit of this account, this rev, signed with this key."""
+    car, flaw = _read_car(message.blocks)
+    commit = _authenticate(message, car, flaw, key=key, now_us=now_us)
+    return _prove_sync(message, commit, flaw)
+
+
+def examine_sync(message: SyncMessage, *, now_us: int) -> VerifiedSync:
+    """Verify all of a `#sync` but its signature."""
+    car, flaw = _read_car(message.blocks)
+    return _prove_sync(message, _find_commit(message, car, flaw, now_us=now_us), flaw)
+
+
+def check_rev(rev: str, *, now_us: int) -> None:
+    """Refuse a rev from the future: accepted once, it would freeze the repo (CM-16, A-19)."""
+    ahead_us = tid_time_us(rev) - now_us
+    if ahead_us > MAX_FUTURE_US:
+        raise MessageError("future_rev", f"{ahead_us // 1_000_000} s ahead", rule="CM-16")
+
+
+def _prove_commit(
+    message: CommitMessage, commit: Commit, car: Car, flaw: CarError | None
+) -> VerifiedCommit:
+    """Check what an authentic commit contains, and return that."""
     try:
         changes = _check_contents(message, commit, car, flaw)
         ops, skipped = _read_ops(changes, car.blocks)
@@ -100,10 +132,7 @@ def verify_commit(message: CommitMessage, key: PublicKey, *, now_us: int) -> Ver
     )
 
 
-def verify_sync(message: SyncMessage, key: PublicKey, *, now_us: int) -> VerifiedSync:
-    """Verify a `#sync` event: a commit of this account, this rev, signed with this key."""
-    car, flaw = _read_car(message.blocks)
-    commit = _authenticate(message, car, flaw, key=key, now_us=now_us)
+def _prove_sync(message: SyncMessage, commit: Commit, flaw: CarError | None) -> VerifiedSync:
     if flaw is not None:
         raise _broken(flaw, commit) from flaw
     if len(message.blocks) > MAX_SYNC_BYTES:
@@ -112,11 +141,11 @@ def verify_sync(message: SyncMessage, key: PublicKey, *, now_us: int) -> Verifie
     return VerifiedSync(message.seq, commit.did, commit.rev, commit.data, commit.block)
 
 
-def check_rev(rev: str, *, now_us: int) -> None:
-    """Refuse a rev from the future: accepted once, it would freeze the repo (CM-16, A-19)."""
-    ahead_us = tid_time_us(rev) - now_us
-    if ahead_us > MAX_FUTURE_US:
-        raise MessageError("future_rev", f"{ahead_us // 1_000_000} s ahead", rule="CM-16")
+def _read_commit_car(message: CommitMessage) -> tuple[Car, CarError | None]:
+    car, flaw = _read_car(message.blocks)
+    if car.roots[0] != message.commit:
+        raise MessageError("root_mismatch", "the CAR's root is not the commit", rule="CM-07")
+    return car, flaw
 
 
 def _read_car(blocks: bytes) -> tuple[Car, CarError | None]:
@@ -138,6 +167,15 @@ def _authenticate(
     now_us: int,
 ) -> Commit:
     """Find the commit, compare it with what the message says, and check who signed it."""
+    commit = _find_commit(message, car, flaw, now_us=now_us)
+    if not check_signature(commit, key):
+        raise BadSignature("bad_signature", rule="SG-02")
+    return commit
+
+
+def _find_commit(
+    message: CommitMessage | SyncMessage, car: Car, flaw: CarError | None, *, now_us: int
+) -> Commit:
     block = car.blocks.get(car.roots[0])
     if block is None:
         if flaw is not None:
@@ -149,8 +187,6 @@ def _authenticate(
     if commit.rev != message.rev:
         raise MessageError("rev_mismatch", "the commit has another rev", rule="CM-12")
     check_rev(commit.rev, now_us=now_us)
-    if not check_signature(commit, key):
-        raise BadSignature("bad_signature", rule="SG-02")
     return commit
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "query": "sync.cli.query:query",
     "verify": "sync.cli.verify:verify",
     "import": "sync.cli.importing:import_command",
+    "inspect": "sync.cli.inspecting:inspect_command",
     "exec": "sync.cli.execute:execute",
     "simnet": "sync.cli.simnet:simnet",
     "doctor": "sync.cli.doctor:doctor",

@@ -293,10 +293,7 @@ class Endurance:
     ) -> None:
         """Let it all happen for a while, then wait until everything is right again."""
         async with self.busy(commits_per_s=commits_per_s):
-            trouble = asyncio.ensure_future(self._make_trouble(troubles, every_s))
-            await asyncio.wait([trouble], timeout=seconds)
-            trouble.cancel()
-            await asyncio.gather(trouble, return_exceptions=True)
+            await self._make_trouble(troubles, every_s, until=time.monotonic() + seconds)
 
     @asynccontextmanager
     async def busy(self, *, commits_per_s: float) -> AsyncIterator[None]:
@@ -333,15 +330,18 @@ class Endurance:
                     await asyncio.sleep(0)
             await asyncio.sleep(PACE_S)
 
-    async def _make_trouble(self, troubles: Sequence[Trouble], every_s: float) -> None:
+    async def _make_trouble(
+        self, troubles: Sequence[Trouble], every_s: float, *, until: float
+    ) -> None:
         waiting: deque[Trouble] = deque()
-        while True:
+        while time.monotonic() < until:
             if not waiting:
                 waiting.extend(self.rng.sample(troubles, len(troubles)))
             trouble = waiting.popleft()
             await trouble(self)
             self.troubles[trouble.__name__] += 1
-            await asyncio.sleep(every_s * self.rng.uniform(0.5, 1.5))
+            pause_s = every_s * self.rng.uniform(0.5, 1.5)
+            await asyncio.sleep(max(0.0, min(pause_s, until - time.monotonic())))
 
     def _calm_down(self) -> None:
         self.net.faults.clear()

@@ -34,9 +34,9 @@ from tests.acceptance.troubles import (
 )
 from tests.postgres import chosen_binaries
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
 IS_LONG = bool(os.environ.get("STANDPIPE_TEST_LONG"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if IS_LONG else 240)]
+
 SEED = int(os.environ.get("STANDPIPE_TEST_SEED", "20261126"))
 MAX_GROWTH = 1.3
 

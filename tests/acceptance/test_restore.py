@@ -33,10 +33,10 @@ from tests.acceptance.restoring import (
 )
 from tests.postgres import ADMIN_PASSWORD, TEMPLATE, Server, running_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+IS_LONG = "STANDPIPE_TEST_LONG" in os.environ
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if IS_LONG else 300)]
 
 SEED = int(os.environ.get("STANDPIPE_TEST_RESTORE_SEED", "20261125"))
-IS_LONG = "STANDPIPE_TEST_LONG" in os.environ
 OLD_BINARIES = Path("/usr/lib/postgresql/15/bin")
 
 EPOCH = "select log_epoch from sync_priv.log_state"

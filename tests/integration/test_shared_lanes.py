@@ -218,3 +218,33 @@ async def fetch_beside(net: Simnet, first: Rig, second: Rig) -> tuple[Account, H
     second.start()
     await hold(second, 2, 2)
     return account, held
+
+
+async def test_a_service_that_cannot_claim_a_lane_in_time_asks_again(
+    clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sync.shares.LEASE_S", 0.5)
+    sessions = "select pid from pg_stat_activity where application_name = 'standpipe lanes of 1'"
+    async with Simnet(seed=68, start_us=None) as net, services(net, clone, tmp_path, 1) as rigs:
+        (rig,) = rigs
+        rig.start()
+        accounts = await follow(net, rig)
+        (before,) = await rig.conn.fetch(sessions)
+        holder = await asyncpg.connect(clone)
+        try:
+            async with holder.transaction():
+                await holder.execute("select from sync.cursors for update")
+                await rig.conn.execute("select pg_terminate_backend($1)", before["pid"])
+
+                async def asked_twice() -> bool:
+                    pids = {row["pid"] for row in await rig.conn.fetch(sessions)} - {before["pid"]}
+                    seen.update(pids)
+                    return len(seen) > 1
+
+                seen: set[int] = set()
+                await rig.until(asked_twice)
+        finally:
+            await holder.close()
+        await write(accounts, "later")
+        await rig.level(*accounts)
+        await rig.stop()

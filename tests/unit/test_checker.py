@@ -73,15 +73,21 @@ class Bench:
         return [{"is_taken": True}]
 
 
-@pytest.mark.rule("D-11", "AC-09", "AC-10", "AC-13", "AC-14", "IN-14", "IN-15")
+@pytest.mark.rule("D-11", "AC-09", "AC-10", "AC-13", "AC-14", "IN-14", "IN-15", "MG-03")
 @pytest.mark.parametrize(
     ("said", "places", "expected"),
     [
         (reply(200, did=ALICE, active=True), [HOME], (HOME, "active", None)),
         (
             reply(200, did=ALICE, active=False, status="takendown"),
-            [HOME],
+            [HOME, HOME],
             (HOME, "inactive", "takendown"),
+        ),
+        # Whom it has just left calls it deactivated (MG-03).
+        (
+            reply(200, did=ALICE, active=False, status="deactivated"),
+            [HOME, AWAY],
+            (AWAY, "none", None),
         ),
         (
             reply(200, did=ALICE, active=False, status="deleted"),

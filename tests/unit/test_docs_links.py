@@ -18,7 +18,7 @@ PATH = re.compile(r"`((?:sync|sql|migrations|tests|docs|bench|\.ci)/[\w./-]*)`")
 FILE = re.compile(r"`([\w-]+\.(?:py|sql|toml|yml|md))`")
 KEPT = ("*", "sync/**/*", "sql/**/*", "migrations/**/*", "tests/**/*", "docs/**/*")
 SETTINGS = {"standpipe.toml"}  # the user's own
-MODULES = {"dnspython": "dns", "httpx-aiohttp": "httpx_aiohttp"}
+MODULES = {"backports.zstd": "zstd", "dnspython": "dns", "httpx-aiohttp": "httpx_aiohttp"}
 FUNCTION = re.compile(r"\b(sync(?:_priv)?)\.(\w+)\(")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -120,7 +120,7 @@ def test_the_readme_names_every_package_it_depends_on() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = re.search(r"^dependencies = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
     assert block is not None
-    packages = re.findall(r'^  "([\w-]+)', block[1], re.MULTILINE)
+    packages = re.findall(r'^  "([\w.-]+)', block[1], re.MULTILINE)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [package for package in packages if f"`{package}`" not in readme] == []
 
@@ -130,7 +130,7 @@ def package_rows() -> Iterator[tuple[str, str]]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for packages, files in re.findall(r"^\| (`.*) \| .* \| (`sync/.*) \|$", readme, re.MULTILINE):
         if "/" not in packages:
-            yield from ((package, files) for package in re.findall(r"`([\w-]+)`", packages))
+            yield from ((package, files) for package in re.findall(r"`([\w.-]+)`", packages))
 
 
 @pytest.mark.parametrize(("package", "files"), list(package_rows()))

@@ -1,5 +1,7 @@
 """Log lines have one shape, ours and those of libraries, and hide no fields."""
 
+import asyncio
+import gc
 import json
 import logging
 from collections.abc import Iterator
@@ -47,6 +49,20 @@ def test_lines_below_the_level_and_chatty_libraries_are_left_out(
     log.get("sync.lane").debug("not shown")
     logging.getLogger("httpx").info("not shown either")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"), [(ConnectionError("lost"), False), (ValueError("a bug"), True)]
+)
+async def test_a_lost_connection_nobody_waits_for_is_no_news(
+    error: Exception, is_told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.setup("json", "info")
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    del future
+    gc.collect()
+    assert ("never retrieved" in capsys.readouterr().err) == is_told
 
 
 def test_auto_writes_json_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

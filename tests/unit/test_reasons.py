@@ -25,7 +25,7 @@ def is_protocol_error(name: str) -> bool:
     kind = getattr(errors, name, None)
     if isinstance(kind, type):
         return issubclass(kind, errors.ProtocolError)
-    return name in {"CborError", "MstError", "CarError", "OpsError"}
+    return name in {"BadMessage", "CborError", "MstError", "CarError", "OpsError"}
 
 
 def reasons_in_python() -> Iterator[str]:
@@ -67,7 +67,15 @@ def test_every_reason_of_the_code_is_explained(reason: str) -> None:
 
 
 def test_the_search_finds_reasons_of_every_kind() -> None:
-    wanted = {"bad_commit", "bad_node", "car_cut", "float", "fetch_refused", "identity_malformed"}
+    wanted = {
+        "bad_commit",
+        "bad_field",
+        "bad_node",
+        "car_cut",
+        "float",
+        "fetch_refused",
+        "identity_malformed",
+    }
     assert wanted <= set(LITERALS)
     assert len(LITERALS) > 70
 
