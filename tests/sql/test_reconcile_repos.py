@@ -180,6 +180,7 @@ def test_a_held_commit_that_does_not_chain_sends_the_repo_back(service):
     outcome = service.reconcile(claim, {"a": "x"}, at=10, data="t10")
     assert outcome["outcome"] == "desynchronized"
     assert service.texts(1) == {"a": "x"}
+    assert service.value("select error from sync.repos") == "chain_break"
     assert service.value("select next_fetch_at > now() from sync.repos")
 
 
@@ -271,6 +272,19 @@ def test_missing_contents_refuse_the_whole_call(service):
         )
     assert refusal.value.sqlstate == "SY201"
     assert service.texts(1) == {"a": "x"}
+
+
+@pytest.mark.rule("CA-11")
+def test_missing_contents_refuse_a_first_load(service):
+    service.track(1)
+    claim = service.claim(1)
+    with pytest.raises(psycopg.Error) as refusal, service.conn.transaction():
+        service.stage_export(claim, {(POST, "a"): "y"}, at=2, data="t2")
+        service.rows(
+            "select * from sync.reconcile_repos(%s, %s, %s)", [claim.repo_id], [1], [cid("t2")]
+        )
+    assert refusal.value.sqlstate == "SY201"
+    assert service.texts(1) == {}
 
 
 @pytest.mark.rule("BF-14")
