@@ -275,16 +275,17 @@ def test_missing_contents_refuse_the_whole_call(service):
 
 
 @pytest.mark.rule("CA-11")
-def test_missing_contents_refuse_a_first_load(service):
-    service.track(1)
+def test_missing_contents_refuse_the_first_load_of_a_collection(service):
+    service.load(1, {"a": "x"}, at=1, data="t1")
+    desynchronize(service)
     claim = service.claim(1)
     with pytest.raises(psycopg.Error) as refusal, service.conn.transaction():
-        service.stage_export(claim, {(POST, "a"): "y"}, at=2, data="t2")
+        service.stage_export(claim, {(POST, "a"): "x", (LIKE, "l"): "y"}, at=2, data="t2")
         service.rows(
-            "select * from sync.reconcile_repos(%s, %s, %s)", [claim.repo_id], [1], [cid("t2")]
+            "select * from sync.reconcile_repos(%s, %s, %s)", [claim.repo_id], [2], [cid("t2")]
         )
     assert refusal.value.sqlstate == "SY201"
-    assert service.texts(1) == {}
+    assert service.texts(1) == {"a": "x"}
 
 
 @pytest.mark.rule("BF-14")
