@@ -115,8 +115,8 @@ async def test_a_handle_that_nobody_answers_for_stays_what_it_was(ingest, clone)
     await conn.execute("select sync.set_identity($1, 'alice.test', 'https://old.test', null)", did)
     document = DidDocument(did, "alice.test", "https://new.test", None)
     await IdentityKeeper(conn, resolver=Silent(document)).store(document, max_age_s=0)
-    known = await owner.fetchrow("select handle, pds_url from sync.repo_status")
-    assert tuple(known) == ("alice.test", "https://new.test")
+    known = await owner.fetch("select handle, pds_url from sync.repo_status")
+    assert [tuple(row) for row in known] == [("alice.test", "https://new.test")]
     await owner.close()
 
 

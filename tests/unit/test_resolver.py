@@ -98,7 +98,7 @@ class Busy(HttpClient):
         super().__init__(user_agent="test")
         self.status = status
 
-    async def get(self, _url: str, **_: Any) -> Reply:
+    async def get(self, url: str, **_: Any) -> Reply:
         """Give it."""
         return Reply(self.status, httpx.Headers(), b"")
 
