@@ -148,6 +148,15 @@ def test_an_export_below_the_head_is_refused_and_asked_for_again_later(service):
     assert service.value("select next_fetch_at > now() from sync.repos")
 
 
+@pytest.mark.rule("BF-12")
+def test_another_tree_of_the_very_rev_we_have_is_refused(service):
+    service.load(1, {"a": "x"}, at=5, data="t5")
+    desynchronize(service)
+    outcome = service.reconcile(service.claim(1), {"b": "fork"}, at=5, data="fork")
+    assert outcome["outcome"] == "stale_export"
+    assert service.texts(1) == {"a": "x"}
+
+
 @pytest.mark.rule("BF-08", "BF-10", "BF-15", "A-48")
 def test_commits_held_during_a_fetch_are_applied_at_the_cut_over(service):
     service.track(1)
