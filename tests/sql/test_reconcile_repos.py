@@ -123,6 +123,19 @@ def test_a_claim_that_is_over_is_superseded(service):
     assert service.texts(1) == {"a": "x"}
 
 
+@pytest.mark.rule("BF-13")
+def test_a_claim_is_superseded_by_the_next_one_of_its_repo(service):
+    service.load(1, {"a": "x"}, at=1, data="t1")
+    desynchronize(service)
+    older = service.claim(1)
+    names = (older.repo_id, older.generation, older.fetch_token)
+    assert service.value("select sync.release_fetch(%s, %s, %s)", *names)
+    newer = service.claim(1)
+    assert service.reconcile(older, {"a": "old"}, at=2, data="t2")["outcome"] == "superseded"
+    assert service.reconcile(newer, {"a": "new"}, at=3, data="t3")["outcome"] == "synchronized"
+    assert service.texts(1) == {"a": "new"}
+
+
 def test_a_reconcile_spends_its_claim(service):
     service.load(1, {"a": "x"}, at=1, data="t1")
     desynchronize(service)
