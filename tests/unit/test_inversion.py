@@ -197,8 +197,9 @@ def test_a_subtree_that_skips_a_layer_is_refused_also_where_it_is_the_old_root(u
     low = write_node([key], [A], [None, None])
     block = write_node([high], [A], [cid_for(low), None])
     blocks = {cid_for(low): low, cid_for(block): block}
-    with pytest.raises(MstError, match="wrong_layer"):
-        undo(cid_for(block), blocks, net_changes([RepoOp("create", high.decode(), A, None)]))
+    for changed in (high, key):
+        with pytest.raises(MstError, match="wrong_layer"):
+            undo(cid_for(block), blocks, net_changes([RepoOp("create", changed.decode(), A, None)]))
 
 
 @pytest.mark.rule("IV-06", "MS-05")
