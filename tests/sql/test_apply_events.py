@@ -124,7 +124,7 @@ def test_a_commit_that_is_told_twice_in_one_batch_is_applied_once(lane):
     assert lane.state(1) == "synchronized"
 
 
-@pytest.mark.rule("CM-17", "CM-18", "CM-19", "FA-06", "SN-08")
+@pytest.mark.rule("CM-17", "CM-18", "CM-19", "FA-06", "SN-08", "AC-17")
 @pytest.mark.parametrize(
     "event",
     [
