@@ -237,6 +237,18 @@ def test_a_reactivated_account_is_shown_again_and_fetched(lane):
     assert [c[0] for c in lane.log(start)] == ["account", "snapshot"]
 
 
+@pytest.mark.rule("MT-04")
+def test_of_several_words_on_an_account_in_one_batch_the_last_one_counts(lane):
+    loaded(lane)
+    gone = Event(A, kind="account", is_active=False, status="suspended")
+    back = Event(A, kind="account", is_active=True)
+    standing = "select (is_active, account_status)::text from sync.repos where did = %s"
+    lane.apply(gone, back)
+    assert lane.value(standing, A) == "(t,)"
+    lane.apply(back, gone)
+    assert lane.value(standing, A) == "(f,suspended)"
+
+
 @pytest.mark.rule("MT-07")
 def test_an_identity_event_only_asks_for_a_new_look(lane):
     loaded(lane)
