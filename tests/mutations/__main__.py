@@ -15,7 +15,7 @@ from queue import SimpleQueue
 
 import click
 
-from tests.mutations.checkout import Checkout
+from tests.mutations.checkout import BASELINE_TIMEOUT_S, Checkout
 from tests.mutations.patches import BadPatch, Patch, read_patches
 
 
@@ -74,7 +74,7 @@ def _run(
         free.put(checkout)
     if not is_sure:
         tests = sorted({test for patch in patches for test in patch.tests})
-        untouched = checkouts[0].run(tests)
+        untouched = checkouts[0].run(tests, timeout_s=BASELINE_TIMEOUT_S)
         if untouched.red or untouched.fault:
             raise click.ClickException(
                 f"Without any patch {untouched.red or untouched.fault}: mend that first."

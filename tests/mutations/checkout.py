@@ -25,6 +25,7 @@ from tests.mutations.patches import ROOT, Patch
 
 TEST_TIMEOUT_S = 120
 RUN_TIMEOUT_S = 900
+BASELINE_TIMEOUT_S = 7200
 _NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv", "node_modules", "__pycache__", ".*_cache", "standpipe-data", "standpipe-demo"
 )
@@ -87,7 +88,7 @@ class Checkout:
             for path in changed:
                 shutil.copy2(ROOT / path, self.root / path)
 
-    def run(self, tests: Sequence[str]) -> Verdict:
+    def run(self, tests: Sequence[str], *, timeout_s: float = RUN_TIMEOUT_S) -> Verdict:
         """Run tests up to the first that fails."""
         self._report.unlink(missing_ok=True)
         arguments = ["-x", "-q", "--timeout", str(TEST_TIMEOUT_S), "--hypothesis-seed=0",
@@ -97,12 +98,12 @@ class Checkout:
             target=_run_pytest, args=(self.root, self._tmp, self._log, arguments)
         )
         process.start()
-        process.join(RUN_TIMEOUT_S)
+        process.join(timeout_s)
         if process.is_alive():
             assert process.pid is not None
             os.killpg(process.pid, signal.SIGKILL)
             process.join()
-            return Verdict(fault=f"its tests took longer than {RUN_TIMEOUT_S} s")
+            return Verdict(fault=f"its tests took longer than {timeout_s:g} s")
         if process.exitcode == _NOT_THE_COPY:
             return Verdict(fault="the tests did not see it: they imported another checkout")
         report = self._report.read_bytes() if self._report.exists() else b""
