@@ -11,13 +11,15 @@ PYTEST_ARGS ?=
 WORKERS ?= 2
 # What `make mutate` tries; all there are if none is named.
 PATCHES ?=
+# How long `make fuzz` goes on; empty: until Ctrl-C.
+SECONDS ?=
 # Those that look at STANDPIPE_TEST_LONG.
 LONG_TESTS = $(shell grep -rl STANDPIPE_TEST_LONG tests --include='test_*.py')
 # A checkout that root used first may have a cache folder that we cannot write.
 MYPY_CACHE = $(shell mkdir -p .mypy_cache 2>/dev/null; test -w .mypy_cache && echo .mypy_cache || echo /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-long mutate lint types layers check schema bench bench-verify clean
+.PHONY: help install demo run test test-long mutate fuzz lint types layers check schema bench bench-verify clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,9 @@ test-long: $(STAMP) ## the random and crash tests with far more seeds; takes hou
 
 mutate: $(STAMP) ## take the checks away one by one, and see a test of each fail; takes half an hour
 	@$(BIN)/python -m tests.mutations --jobs $(WORKERS) $(PATCHES)
+
+fuzz: $(STAMP) ## fuzz what strangers send until Ctrl-C; SECONDS=600 for a while, TARGETS='cbor node' for some
+	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(TARGETS)
 
 lint: $(STAMP) ## check form and style
 	@$(BIN)/ruff format --no-cache --check .
@@ -61,7 +66,7 @@ bench-verify: $(STAMP) ## measure what verifying one commit costs, step by step
 	@$(BIN)/python -m bench.verify
 
 clean: ## remove .venv and caches; databases stay
-	rm -rf .venv dist .mypy_cache
+	rm -rf .venv dist .mypy_cache .fuzz
 
 $(STAMP): pyproject.toml
 	@if [ -e .venv ] && [ ! -w .venv ]; then \

@@ -181,11 +181,17 @@ class Settings:
         20_000_000, _count, "The most records of one repo; one with more fails."
     )
     max_concurrent_fetches: int = _setting(
-        8, _count, "How many repos are downloaded at the same time."
+        8,
+        _count,
+        "How many repos are downloaded at the same time. A download that takes longer than 20 "
+        "seconds no longer counts, so that slow hosts keep nobody waiting.",
     )
     fetches_per_host: int = _setting(4, _count, "How many of those may come from one host.")
     fetch_timeout_s: float = _setting(
-        600.0, _seconds, "How long one download may take, in seconds."
+        600.0,
+        _seconds,
+        "How long one download may take, in seconds, and how much time of a processor its "
+        "verification.",
     )
     log_lock_idle_s: float = _setting(
         60.0,

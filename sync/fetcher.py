@@ -25,15 +25,17 @@ from sync.download import FetchError, HostHealth, download_repo
 from sync.errors import ExportError, IdentityError
 from sync.http import HttpClient
 from sync.identities import IdentityKeeper
-from sync.limits import BoundedMap
+from sync.limits import BoundedMap, LentPlaces
 from sync.problems import ProblemLog, storable
 from sync.progress import Progress
-from sync.reconciler import FetchedRepo, reconcile
+from sync.reconciler import TOO_MANY_COLLECTIONS, FetchedRepo, reconcile
 from sync.resolver import Resolver
 from sync.triage import host_of, now_us
 from sync.wakes import wait_for
 
 MAX_RUNNING = 64
+# Hosts at a crawl keep their downloads for minutes: after this they count as nobody's place.
+LONG_DOWNLOAD_S = 20.0
 GROUP_REPOS = 100
 GROUP_RECORDS = 50_000
 # Verified exports that wait for the database may hold this many records in memory.
@@ -92,7 +94,9 @@ class Fetcher:
         self._parts = parts
         settings = parts.settings
         self._limits = ExportLimits(
-            max_bytes=settings.max_repo_bytes, max_records=settings.max_repo_records
+            max_bytes=settings.max_repo_bytes,
+            max_records=settings.max_repo_records,
+            max_cpu_s=settings.fetch_timeout_s,
         )
         self._health = HostHealth()
         self._running: dict[int, Claim] = {}  # by fetch_token: a repo may be claimed anew
@@ -100,7 +104,7 @@ class Fetcher:
         self._waiting_records = 0
         self._waits: dict[int, int] = {}  # by fetch_token, of repos that somebody has locked
         self._has_room = asyncio.Event()
-        self._downloads = asyncio.Semaphore(settings.max_concurrent_fetches)
+        self._downloads = LentPlaces(settings.max_concurrent_fetches, long_s=LONG_DOWNLOAD_S)
         self._verifications = asyncio.Semaphore(CONCURRENT_VERIFICATIONS)
         self._hosts: BoundedMap[str, asyncio.Semaphore] = BoundedMap(REMEMBERED_HOSTS)
         self._control_lock = asyncio.Lock()
@@ -164,7 +168,7 @@ class Fetcher:
         if pds_url is None or key is None:
             raise FetchError("no_pds" if pds_url is None else "no_key")
         # Who waits for a slow host, or for a slow handle, takes no other host's download away.
-        async with self._host_slots(pds_url), self._downloads:
+        async with self._host_slots(pds_url), self._downloads.place():
             await self._download(claim, pds_url, file)
         async with self._verifications:
             while self._waiting_records > WAITING_RECORDS:
@@ -172,8 +176,8 @@ class Fetcher:
                 await self._has_room.wait()
             export = await self._verify(claim, key, file)
             self._waiting_records += len(export.leaves)
-        for _, reason in export.skipped:
-            self._parts.problems.note(reason, host=host_of(pds_url), did=claim.did)
+        for reason, count in export.skipped.items():
+            self._parts.problems.note(reason, host=host_of(pds_url), did=claim.did, events=count)
         return FetchedRepo(
             repo_id=claim.repo_id,
             did=claim.did,
@@ -319,6 +323,9 @@ class Fetcher:
         for repo_id, outcome, created, updated, deleted in results:
             if outcome == "busy":
                 busy.add(repo_id)
+                continue
+            if outcome == TOO_MANY_COLLECTIONS:
+                await self._fail(self._running[tokens[repo_id]], FetchError(outcome))
                 continue
             self._finish(tokens[repo_id], outcome)
             progress = self._parts.progress

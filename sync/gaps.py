@@ -12,6 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -40,7 +41,6 @@ HOST_TIMEOUT_S = 600.0
 CONCURRENT_HOSTS = 8
 CONCURRENT_QUESTIONS = 8
 REPORT_SIZE = 1_000
-REPORT_ATTEMPTS, REPORT_RETRY_S = 5, 0.1
 MAX_MOVES = 3  # of one account while it is asked about
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 600.0
 
@@ -69,6 +69,10 @@ class Answers(NamedTuple):
     statuses: dict[str, RepoStatus]
     unanswered: list[str]
     moved: ByHost
+
+
+class _DirectoryAway(Exception):
+    """Nobody can say right now where an account lives."""
 
 
 class GapCloser:
@@ -139,6 +143,9 @@ class GapCloser:
                 if row["pds_url"] is not None:
                     by_host.setdefault(row["pds_url"], []).append(row["did"])
             await self._conn.execute(_DOUBT, [row["did"] for row in rows])
+            # Who was away, or at a crawl, a page ago is asked when the others are through.
+            for pds_url in unanswered.keys() & by_host.keys():
+                unanswered[pds_url] += by_host.pop(pds_url)
             for pds_url, dids in (await self._compare_hosts(by_host)).items():
                 unanswered.setdefault(pds_url, []).extend(dids)
         return unanswered
@@ -176,46 +183,61 @@ class GapCloser:
         """Drop what a host says to the disfavour of accounts that live elsewhere by now (MG-03).
 
         The document is a fresh one: the move may have been told in the very gap. So it is stored,
-        too, and so is that of an account which the host does not know any more.
+        too, and so is that of an account which the host does not know any more. Who cannot be
+        looked up in time is asked about again.
         """
         kept, moved = dict(answers.statuses), dict[str, list[str]]()
-        for did in set(dids).difference(answers.unanswered):
-            if did in kept and kept[did].is_active:
-                continue
-            try:
-                document = await self._resolver.document(did, max_age_s=0)
-            except IdentityError:
-                kept.pop(did, None)
-                continue
+        known = {did for did, status in kept.items() if status.is_active}
+        doubtful = set(dids).difference(answers.unanswered, known)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HOST_TIMEOUT_S):
+                for did in sorted(doubtful):
+                    with suppress(_DirectoryAway):
+                        new_url = await self._find_move(did, pds_url)
+                        doubtful.discard(did)
+                        if new_url != pds_url:
+                            kept.pop(did, None)
+                        if new_url not in {pds_url, None}:
+                            moved.setdefault(new_url, []).append(did)
+        for did in doubtful:
+            kept.pop(did, None)
+        return Answers(kept, [*answers.unanswered, *sorted(doubtful)], moved)
+
+    async def _find_move(self, did: str, pds_url: str) -> str | None:
+        """Return where an account lives by now; None where nobody can say."""
+        try:
+            document = await self._resolver.document(did, max_age_s=0)
             if document.pds_url != pds_url:
-                kept.pop(did, None)
                 await self._keeper.store(document, max_age_s=NEW_MAX_AGE_S)
-                if document.pds_url is not None:
-                    moved.setdefault(document.pds_url, []).append(did)
-        return Answers(kept, answers.unanswered, moved)
+        except IdentityError as error:
+            # The directory will be back; the web server of one account may be gone for good.
+            if error.reason == "transient" and did.startswith("did:plc:"):
+                raise _DirectoryAway from error
+            return None
+        return document.pds_url
 
     async def _report(self, statuses: dict[str, RepoStatus]) -> list[str]:
-        """Report what was said; returns for whom it did not arrive, as their rows stay locked."""
+        """Report what was said; returns for whom it has to be said again, later."""
         entries, left = list(statuses.items()), list[str]()
         for start in range(0, len(entries), REPORT_SIZE):
-            chunk = entries[start : start + REPORT_SIZE]
-            if not await self._report_chunk(chunk):
-                left += [did for did, _ in chunk]
+            left += await self._report_chunk(entries[start : start + REPORT_SIZE])
         return left
 
-    async def _report_chunk(self, chunk: Sequence[tuple[str, RepoStatus]]) -> bool:
-        for _ in range(REPORT_ATTEMPTS):
-            behind = await self._conn.fetchval(
-                _REPORT,
-                [did for did, _ in chunk],
-                [status.rev for _, status in chunk],
-                [status.is_active for _, status in chunk],
-                [status.status for _, status in chunk],
-            )
-            if behind is not None:
-                return True
-            await asyncio.sleep(REPORT_RETRY_S)
-        return False
+    async def _report_chunk(self, chunk: Sequence[tuple[str, RepoStatus]]) -> list[str]:
+        """Report some, and halve them down to those that are locked or still being fetched."""
+        behind = await self._conn.fetchval(
+            _REPORT,
+            [did for did, _ in chunk],
+            [status.rev for _, status in chunk],
+            [status.is_active for _, status in chunk],
+            [status.status for _, status in chunk],
+        )
+        if behind is not None:
+            return []
+        if len(chunk) == 1:
+            return [chunk[0][0]]
+        middle = len(chunk) // 2
+        return await self._report_chunk(chunk[:middle]) + await self._report_chunk(chunk[middle:])
 
 
 async def ask_host(http: HttpClient, pds_url: str, dids: Sequence[str]) -> Answers:

@@ -1,8 +1,10 @@
 """Keep what the database knows of identities current: look DIDs up, store what they resolve to."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import httpx
@@ -14,7 +16,6 @@ from sync.errors import IdentityError
 from sync.http import HttpClient, HttpFailure, Reply
 from sync.resolver import Resolver
 
-CLAIMED_AT_ONCE = 32
 # A repo that was never resolved is being fetched at the same time: one lookup serves both.
 NEW_MAX_AGE_S = 30.0
 # Of a handle that an event or a new document is about: it may be right only now.
@@ -47,14 +48,10 @@ class IdentityKeeper:
         self._resolver = resolver
         self._lock = asyncio.Lock()
 
-    async def refresh_some(self) -> int:
-        """Look up the repos whose identity is stale; returns how many there were."""
-        async with self._lock:
-            rows = await self._conn.fetch(_CLAIM, CLAIMED_AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for row in rows:
-                group.create_task(self._refresh(row["did"], is_new=row["handle"] is None))
-        return len(rows)
+    async def claim(self, count: int) -> list[Coroutine[Any, Any, None]]:
+        """Return the lookups of repos whose identity is stale, at most so many."""
+        rows = await self.fetch(_CLAIM, count) if count > 0 else []
+        return [self._refresh(row["did"], is_new=row["handle"] is None) for row in rows]
 
     async def store_if_new(self, document: DidDocument) -> None:
         """Store a fresh document unless it says what is known already."""
@@ -83,8 +80,10 @@ class IdentityKeeper:
         identity = await self._resolver.resolve(document.did, max_age_s=max_age_s)
         async with self._lock:
             handle = identity.handle
-            if handle is None:  # nobody could say: keep what was verified before (IN-16)
+            if handle is None:  # nobody could say: keep what was verified before (IN-16),
                 handle = await self._conn.fetchval(_KNOWN, document.did)
+                if handle not in {None, document.handle_claim}:  # while it is claimed (IN-07)
+                    handle = INVALID_HANDLE
         for _ in range(STORE_ATTEMPTS):
             async with self._lock:
                 age = timedelta(seconds=self._resolver.age_s(identity))

@@ -17,7 +17,7 @@ from sync.config import Settings
 from sync.database import IngestConnection, refusals
 from sync.errors import BadInput, ConfigurationError, IdentityError, ProtocolError, UsageError
 from sync.http import HttpClient
-from sync.reconciler import FetchedRepo, Reconciled, reconcile
+from sync.reconciler import TOO_MANY_COLLECTIONS, FetchedRepo, Reconciled, reconcile
 from sync.resolver import Resolver
 from sync.sessions import ingest_session
 from sync.triage import now_us
@@ -38,6 +38,7 @@ _REFUSED = {
     "superseded": "the repo changed its state meanwhile: try again",
     "mismatch": "the tracked collections changed meanwhile: try again",
     "busy": "the repo is being written by somebody else: try again",
+    TOO_MANY_COLLECTIONS: "it brings too many new collections: track fewer with a narrower pattern",
 }
 
 
@@ -191,6 +192,8 @@ async def _load(
 async def _reconcile(conn: IngestConnection, repo: FetchedRepo) -> Reconciled:
     for _ in range(BUSY_ATTEMPTS):
         (result,) = await reconcile(conn, [repo])
+        if result.outcome == TOO_MANY_COLLECTIONS:
+            break
         if result.outcome != "busy":
             return result
         await asyncio.sleep(BUSY_RETRY_S)

@@ -263,7 +263,7 @@ def _proven_op(op: VerifiedOp) -> ItemOp:
 
 def _odd_records(export: Export) -> Counter[str]:
     """Count the records that are left out, or kept without JSON, by reason."""
-    odd = Counter(reason for _, reason in export.skipped)
+    odd = Counter(export.skipped)
     for leaf in export.leaves:
         block = export.read_block(leaf.cid)
         reason = "too_big" if block is None else read_record(block).reason

@@ -6,6 +6,7 @@ loses. Batches are what the queue holds at the time: small when idle, large when
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ YIELD_EVERY = 32
 REFRESH_TIMEOUT_S = 2.0
 # Waiting for identities may cost a lane at most a tenth of its time (SG-09).
 REFRESH_REST_FACTOR = 9.0
+# What servers can be trusted to keep of their stream.
+LEAST_WINDOW_S = 86_400.0
 
 _STOP_SOURCE = "select sync.stop_source($1, $2)"
 
@@ -90,6 +93,7 @@ class Lane:
         self._handed_over_at = 0.0
         self._refresh_after = 0.0
         self._renewed: set[str] = set()
+        self._start_outdated_at = -math.inf
         # Without a cursor there is no telling what was missed before (CU-09).
         self._has_gap = parts.state.seq is None
 
@@ -179,8 +183,10 @@ class Lane:
             self._parts.reader.drop()
             return False
         except MessageError as error:
-            did = getattr(error, "did", None) or ""
-            self._triage.refuse(error.reason, did=did, detail=error.detail, sample=sample)
+            # Of strangers there is no end: they are counted together.
+            did = getattr(error, "did", None)
+            known = did if did is not None and did in self._repos else ""
+            self._triage.refuse(error.reason, did=known, detail=error.detail, sample=sample)
             return True
         if isinstance(message, ErrorMessage):
             await self._obey_error(message)
@@ -199,12 +205,26 @@ class Lane:
         return True
 
     def _obey_info(self, message: InfoMessage) -> None:
-        if message.name == "OutdatedCursor":
+        if message.name != "OutdatedCursor":
+            self._triage.refuse("info_message", detail=f"{message.name}: {message.message}")
+        elif not self._is_start_outdated_again():
             # Keep reading: the window that is left is worth having (CU-08).
             self._parts.state.is_gap_suspected = True
             _log.warning("the cursor is too old: comparing all repos", url=self._parts.url)
-        else:
-            self._triage.refuse("info_message", detail=f"{message.name}: {message.message}")
+
+    def _is_start_outdated_again(self) -> bool:
+        """Tell whether this was said already of the cursor of a source that has sent nothing yet.
+
+        Zero is always too old for a host whose last event is. But what it sent while we were not
+        connected is in its window, unless we were away for longer than that.
+        """
+        if self._parts.state.seq != 0:
+            return False
+        now, before = time.monotonic(), self._start_outdated_at
+        if now - before < LEAST_WINDOW_S:
+            return True
+        self._start_outdated_at = now
+        return False
 
     async def _obey_error(self, message: ErrorMessage) -> None:
         """Leave the connection after an error frame; a cursor ahead of the server stops it."""

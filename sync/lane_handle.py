@@ -25,6 +25,9 @@ MARK_S = 0.05
 QUEUE_FRAMES = 4_096
 QUEUE_BYTES = 16 << 20
 END_TIMEOUT_S = 2.0
+# Many that start at once on a busy machine take long; to kill them would have all of them start
+# again, and the machine even busier.
+START_TIMEOUT_S = 180.0
 LANE_MODULE = "sync.lane_process"
 
 
@@ -97,20 +100,22 @@ class LaneHandle:
     ) -> None:
         assert process.stdout is not None
         decode = msgspec.msgpack.Decoder(Report).decode
+        silence_s = START_TIMEOUT_S
         while True:
             try:
-                async with asyncio.timeout(LEASE_S):
+                async with asyncio.timeout(silence_s):
                     report = decode(await read_message(process.stdout))
             except TimeoutError:
                 process.kill()
                 raise LaneDied(
-                    f"lane {self.lane} of {self.start.url} said nothing for {LEASE_S} s"
+                    f"lane {self.lane} of {self.start.url} said nothing for {silence_s} s"
                 ) from None
             except asyncio.IncompleteReadError:
                 code = await process.wait()
                 raise LaneDied(
                     f"lane {self.lane} of {self.start.url} ended with code {code}"
                 ) from None
+            silence_s = LEASE_S
             _raise_end(report)
             before, self.told = self.told, report
             on_report(self, before, report)

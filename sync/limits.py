@@ -1,8 +1,10 @@
-"""Bounds on how often something may be done: a token bucket, and a map that forgets."""
+"""Bounds on how often something may be done, or how much of it at a time, or remembered."""
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -49,6 +51,31 @@ class TokenBucket:
         earned = (now - self._filled_at) * self._rate_per_s
         self._tokens = min(self._burst, self._tokens + earned)
         self._filled_at = now
+
+
+class LentPlaces:
+    """Places for work side by side; who takes long works on without one, and keeps nobody out."""
+
+    def __init__(self, places: int, *, long_s: float) -> None:
+        self._free = asyncio.Semaphore(places)
+        self._long_s = long_s
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for a place, and hold it to the end of the block, or until that takes long."""
+        await self._free.acquire()
+        giving_back = [self._free.release]
+
+        def give_back() -> None:
+            if giving_back:
+                giving_back.pop()()
+
+        timer = asyncio.get_running_loop().call_later(self._long_s, give_back)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_back()
 
 
 class BoundedMap(OrderedDict[K, V], Generic[K, V]):

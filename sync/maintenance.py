@@ -11,6 +11,7 @@ from sync.wakes import wait_for
 
 UPKEEP_IDLE_S = 2.0
 IDENTITY_IDLE_S = 0.5
+LOOKED_UP_AT_ONCE = 64
 HOLDER_LOOK_S, HOLDER_RETRY_S = 2.0, 30.0
 
 _MAINTAIN = "select sync.maintain()"
@@ -42,10 +43,19 @@ async def end_idle_holders_forever(conn: IngestConnection, *, idle_s: float) -> 
 async def refresh_identities_forever(
     keeper: IdentityKeeper, *, progress: Progress, wake: asyncio.Event
 ) -> None:
-    """Resolve whatever the stream or an operator marked as stale."""
-    while True:
-        wake.clear()
-        count = await keeper.refresh_some()
-        progress.identities_resolved += count
-        if not count:
-            await wait_for(wake, timeout_s=IDENTITY_IDLE_S)
+    """Resolve whatever the stream or an operator marked as stale.
+
+    Who waits for a web server that answers at a crawl keeps nobody else waiting.
+    """
+    asked: set[asyncio.Task[None]] = set()
+    async with asyncio.TaskGroup() as group:
+        while True:
+            wake.clear()
+            lookups = await keeper.claim(LOOKED_UP_AT_ONCE - len(asked))
+            for lookup in lookups:
+                task = group.create_task(lookup)
+                asked.add(task)
+                task.add_done_callback(asked.discard)
+            progress.identities_resolved += len(lookups)
+            if not lookups:
+                await wait_for(wake, timeout_s=IDENTITY_IDLE_S)

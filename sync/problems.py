@@ -50,17 +50,18 @@ class ProblemLog:
         did: str = "",
         detail: str = "",
         sample: bytes | None = None,
+        events: int = 1,
     ) -> None:
-        """Count one refusal."""
+        """Count a refusal, or several that are alike."""
         key = ProblemKey(reason, host, did)
         if key not in self._entries and len(self._entries) >= MAX_ENTRIES:
             key = ProblemKey(reason, host, "")
         known = self._entries.get(key)
         if known is not None:
-            known.events += 1
+            known.events += events
             return
         cut = None if sample is None else sample[:MAX_SAMPLE_BYTES]
-        self._entries[key] = Problem(1, storable(detail)[:MAX_DETAIL_CHARS], cut)
+        self._entries[key] = Problem(events, storable(detail)[:MAX_DETAIL_CHARS], cut)
 
     def take(self) -> "ProblemLog":
         """Hand over what was counted so far and start again at nothing."""

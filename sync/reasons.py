@@ -45,6 +45,7 @@ _MESSAGE = {
     "poison_frame": "a frame that breaks the connection each time it comes: it was passed over",
     "rev_mismatch": "a message that names another rev than its commit",
     "sync_too_big": "a #sync message with more than a commit in it",
+    "too_many_items": "a frame of more values than any honest one has",
     "too_many_ops": "a commit with more operations than the protocol allows",
     "unexpected_error": "something that no rule of ours foresaw",
     "unknown_message": "a type of message that we do not know",
@@ -55,7 +56,7 @@ _COMMIT = {
     "bad_path": "a record key or collection that the protocol forbids",
     "chain_break": "a commit that does not follow the one we have",
     "delete_not_in_tree": "a deleted record that is still in the tree",
-    "held_overflow": "more commits than are kept while a repo is fetched",
+    "held_overflow": "more, or larger, commits than are kept while a repo is fetched",
     "inversion_mismatch": "operations that do not lead from the previous tree to this one",
     "missing_prev": "an update or delete that does not say what was there",
     "missing_record": "a commit without the block of a record it writes",
@@ -83,7 +84,9 @@ _COMMIT = {
     "car_too_big": "a CAR file larger than is accepted",
     "hash_mismatch": "a block that is not what its CID says",
     "missing_block": "a CAR file without one of the blocks it needs",
+    "too_slow": "an export that takes longer to verify than STANDPIPE_FETCH_TIMEOUT_S",
     "too_many_blocks": "a CAR file with more blocks than is accepted",
+    "too_many_collections": "a repo that is the first to bring more than 1,000 collections",
     "too_many_records": "a repo with more records than STANDPIPE_MAX_REPO_RECORDS",
 }
 _RECORD = {
@@ -150,6 +153,11 @@ _FETCH_REASONS = {
         "there is no room for the download", "Free some space, or set STANDPIPE_SPOOL_DIR."
     ),
     "too_many_records": Reason(_COMMIT["too_many_records"], "Raise the setting, or untrack it."),
+    "too_many_collections": Reason(
+        _COMMIT["too_many_collections"],
+        "Nothing: it is fetched again, later each time, and loads once it has fewer. To have it "
+        "at once, track fewer collections.",
+    ),
     "too_big": Reason(
         "the export is larger than STANDPIPE_MAX_REPO_BYTES", "Raise it, or untrack the repo."
     ),

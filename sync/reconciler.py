@@ -18,8 +18,10 @@ from sync.tracking import CollectionFilter
 
 CHUNK_RECORDS = 500
 CHUNK_BYTES = 8 << 20  # of records, which as JSON and rows take a few times as much
+# The outcome of a repo that was left as it is, because it brings too many new collections.
+TOO_MANY_COLLECTIONS = "too_many_collections"
 
-_INTERN = "select sync.intern_collections($1)"
+_INTERN = "select repo_id from sync.intern_collections($1, $2)"
 _DIFF = "select repo_id, collection, rkey, cid from sync.diff_repos($1, $2, $3)"
 _RECONCILE = (
     "select repo_id, outcome, created, updated, deleted from sync.reconcile_repos($1, $2, $3)"
@@ -79,11 +81,14 @@ class _Staged(NamedTuple):
 
 
 async def reconcile(conn: IngestConnection, repos: Sequence[FetchedRepo]) -> list[Reconciled]:
-    """Reconcile some repos in one transaction; returns one result a repo."""
+    """Reconcile some repos in one transaction; returns one result a repo.
+
+    One with too many collections is left out: its claim is the caller's to end.
+    """
     collections = await CollectionFilter.load(conn)
     staged = [_Staged(repo, await asyncio.to_thread(_select, repo, collections)) for repo in repos]
-    nsids = sorted({leaf.collection for item in staged for leaf in item.leaves})
-    await conn.execute(_INTERN, nsids)  # its own transaction: ids are shared by everybody
+    crowded = await _intern(conn, staged)
+    staged = [item for item in staged if item.repo.repo_id not in crowded]
     declared = (
         [item.repo.repo_id for item in staged],
         [len(item.leaves) for item in staged],
@@ -96,7 +101,22 @@ async def reconcile(conn: IngestConnection, repos: Sequence[FetchedRepo]) -> lis
             needed = await conn.fetch(_DIFF, *declared)
             await _copy_needed(conn, staged, needed)
         results = await conn.fetch(_RECONCILE, *declared)
-    return [Reconciled(*row) for row in results]
+    refused = [Reconciled(repo_id, TOO_MANY_COLLECTIONS, 0, 0, 0) for repo_id in crowded]
+    return refused + [Reconciled(*row) for row in results]
+
+
+async def _intern(conn: IngestConnection, staged: Sequence[_Staged]) -> set[int]:
+    """Give all collections their ids, which are shared by everybody, in a transaction of its own.
+
+    Returns the repos that would bring too many.
+    """
+    pairs = [
+        (item.repo.repo_id, nsid)
+        for item in staged
+        for nsid in sorted({leaf.collection for leaf in item.leaves})
+    ]
+    repo_ids, nsids = [repo_id for repo_id, _ in pairs], [nsid for _, nsid in pairs]
+    return {row["repo_id"] for row in await conn.fetch(_INTERN, repo_ids, nsids)}
 
 
 def _select(repo: FetchedRepo, collections: CollectionFilter) -> list[Leaf]:

@@ -36,7 +36,8 @@ LOOKUPS_PER_S = 50.0
 FORCED_PER_S = 10.0
 
 _GONE, _NOT_FOUND = 410, 404
-# How the directory's 404 tells a tombstone from a DID that never was (Z-16, D-16).
+# How the directory's 404 tells a tombstone from a DID that never was (Z-16, D-16). A web server
+# that lost the document of a did:web says whatever it likes, and means less.
 _TOMBSTONE_WORDS = (b"not available", b"tombstone")
 
 
@@ -196,9 +197,10 @@ class Resolver:
         delay_s = self._lookups.take()
         if delay_s > 0:
             await asyncio.sleep(delay_s)
-        async with self._plc_slots if did.startswith("did:plc:") else self._web_slots:
+        is_plc = did.startswith("did:plc:")
+        async with self._plc_slots if is_plc else self._web_slots:
             reply = await self._request(did)
-            if _is_tombstone(reply):
+            if is_plc and _is_tombstone(reply):
                 # Once more: this verdict purges an account (D-16).
                 reply = await self._request(did)
                 if _is_tombstone(reply):
@@ -226,7 +228,7 @@ class Resolver:
         """Tell the kinds of answers apart: only some of them mean anything (IN-14)."""
         if reply.status == httpx.codes.OK:
             return parse_did_document(did, reply.body)
-        if reply.status == _NOT_FOUND:
+        if reply.status in {_NOT_FOUND, _GONE}:
             raise IdentityError("not_found", did, rule="IN-02")
         if reply.status == httpx.codes.TOO_MANY_REQUESTS:
             pause_s = retry_after_s(reply.headers, now=datetime.now(UTC), cap_s=MAX_PAUSE_S)

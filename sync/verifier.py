@@ -279,7 +279,7 @@ def _compare(did: str, snapshot: _Snapshot, export: Export) -> Verdict:
             snapshot.blame(f"{path.decode()}: stored, but not signed")
         else:
             snapshot.blame(f"{path.decode()}: stored is {format_cid(found)}, another was signed")
-    skipped = len(export.skipped) + snapshot.unproven
+    skipped = export.skipped.total() + snapshot.unproven
     return _verdict(did, snapshot, skipped=skipped, proof="filtered")
 
 

@@ -13,13 +13,7 @@ create or replace function sync_priv.apply_ops(p_run bigint)
 as $$
 begin
   perform set_config('sync.self_logged', 'on', true);
-  insert into sync.collections (nsid)
-  select distinct o.collection
-    from sync_priv.applied_ops(p_run) o
-   where sync_priv.is_tracked_nsid(o.collection)
-     and not exists (select from sync.collections c where c.nsid = o.collection)
-   order by 1
-      on conflict do nothing;
+  perform sync_priv.intern_ops(p_run);
   with ops as materialized (
     select o.*, c.collection_id,
            lag(o.action) over (partition by o.repo_id, c.collection_id, o.rkey

@@ -64,7 +64,8 @@ begin
            case when not j.is_obeyed then j.is_active end,
            case when not j.is_obeyed then j.status end,
            case when not j.is_obeyed then j.said_by end,
-           coalesce(j.deleted_by[1:8], '{}'), j.changes + 1, sync_priv.clock()
+           case when j.is_obeyed and j.is_active then '{}'
+                else coalesce(j.deleted_by[1:8], '{}') end, j.changes + 1, sync_priv.clock()
       from judged j
      order by j.repo_id
         on conflict (repo_id) do update
@@ -74,7 +75,10 @@ begin
                          then least(c.ask_at, excluded.ask_at) end,
            said_active = excluded.said_active, said_status = excluded.said_status,
            said_by = excluded.said_by,
-           deleted_by = (excluded.deleted_by || c.deleted_by)[1:8],
+           -- Who is believed to be back was not deleted: that its PDS does not know it one day
+           -- proves nothing then.
+           deleted_by = case when excluded.ask_at is not null
+                             then (excluded.deleted_by || c.deleted_by)[1:8] else '{}' end,
            changes = excluded.changes, changed_at = excluded.changed_at
   )
   update sync.repos r

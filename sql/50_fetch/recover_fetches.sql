@@ -1,8 +1,8 @@
--- Give up whatever is being fetched, by whomever: events were lost that an export may lack, or the
--- database was restored. It is fetched again (BF-14). What was held stays and is walked at the next
--- chance. A repo that somebody has locked is left to sync.maintain().
+-- Give up whatever is being fetched, by whomever: the database was restored. It is fetched again
+-- (BF-14). What was held stays and is walked at the next chance. A repo that somebody has locked is
+-- left to sync.maintain().
 --
--- Called by: sync.note_gap(), sync_priv.notice_restore().
+-- Called by: sync_priv.notice_restore(), operators.
 create or replace function sync.recover_fetches()
   returns bigint
   language plpgsql

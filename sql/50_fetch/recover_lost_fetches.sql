@@ -15,7 +15,9 @@ declare
      where r.sync_state = 'fetching'
        and (r.fetch_token < (select s.first_token from sync_priv.fetch_state s)
             -- Looked at behind the snapshot: what that shows as claimed was locked before.
-            or r.fetcher_id <> all (array(select f.fetcher_id from sync_priv.fetchers() f)))
+            -- A claim of an older version, before the upgrade, names nobody.
+            or coalesce(r.fetcher_id, 0)
+               <> all (array(select f.fetcher_id from sync_priv.fetchers() f)))
      order by r.repo_id
        for no key update of r skip locked);
 begin

@@ -38,6 +38,10 @@ begin
    where c.repo_id = v_repo.repo_id returning * into v_check;
   if v_check.ask_at is null or v_check.serial <> p_serial
      or v_repo.tracked_by is distinct from 'did' then
+    -- Who changes faster than his PDS answers does not have it asked without a pause (AC-16).
+    update sync_priv.account_checks c
+       set ask_at = greatest(c.ask_at, sync_priv.clock() + sync_priv.backoff(c.changes - 9))
+     where c.repo_id = v_repo.repo_id and c.ask_at is not null and c.changes >= 10;
     return false;
   end if;
   v_is_host := p_pds_url is not distinct from v_repo.pds_url;

@@ -1,6 +1,7 @@
 -- Have every tracked repo compared with what its PDS says, as after a gap: what a stream left out
 -- without anybody noticing is found, and fetched. Sources whose last comparison is younger than
--- p_older_than are left alone, and so is one that is being compared.
+-- p_older_than are left alone, and so is one that is being compared: but not for ever, since one
+-- PDS that never answers again keeps a comparison open, and says nothing of the others.
 --
 -- One comparison serves all sources; it is the newest gap that counts.
 --
@@ -16,7 +17,9 @@ declare
 begin
   update sync.sources s
      set gap_since = sync_priv.clock()
-   where s.is_enabled and s.gap_since is null
+   where s.is_enabled
+     and coalesce(s.gap_since, '-infinity')
+         <= sync_priv.clock() - greatest(p_older_than, interval '1 hour')
      and coalesce(s.compared_at, s.created_at) <= sync_priv.clock() - p_older_than;
   get diagnostics v_count = row_count;
   if v_count > 0 then

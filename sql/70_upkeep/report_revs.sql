@@ -3,8 +3,9 @@
 -- ones. The word is unsigned, so it never raises seen_rev. It may also be older than what the
 -- stream has told meanwhile, where that was no change then: so who is changed here is asked again,
 -- until the answer is no news.
--- Idempotent. Who locks a repo may be a lane that knows nothing of what was missed: so the caller
--- is told (null), and reports again.
+-- Idempotent. Who locks a repo may be a lane that knows nothing of what was missed, and a fetch
+-- that began before the gap may bring an export without it: so the caller is told (null), and
+-- reports again.
 --
 -- Called by: gap repair.
 -- Locks: the repos (no key update, skip locked) in repo_id order.
@@ -57,7 +58,10 @@ begin
   end if;
   if exists (select from sync.repos r
               where r.did = any (p_dids) and r.tracked_by = 'did'
-                and r.repo_id <> all (v_locked)) then
+                and (r.repo_id <> all (v_locked)
+                     or r.sync_state = 'fetching'
+                        and r.fetch_started_at < (select max(s.gap_since) from sync.sources s)))
+  then
     return null;
   end if;
   return v_count;
@@ -65,4 +69,5 @@ end
 $$;
 comment on function sync.report_revs(text[], text[], boolean[], text[]) is
   'Revs and account statuses as their PDSes report them (parallel arrays, nulls for unknown); returns
-how many repos turned out to be behind and wait for a fetch; null when one is locked right now.';
+how many repos turned out to be behind and wait for a fetch; null when one is locked right now, or
+its fetch has to end first.';

@@ -18,7 +18,8 @@ select r.did,
        r.attempts,
        r.next_fetch_at,
        r.synchronized_at,
-       r.identity_checked_at,
+       -- Where lookups fail it lies in the future, to put the next one off.
+       least(r.identity_checked_at, sync_priv.clock()) as identity_checked_at,
        r.created_at,
        r.updated_at
   from sync.repos r

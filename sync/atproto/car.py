@@ -39,7 +39,8 @@ class Car:
 class CarError(ProtocolError):
     """Bytes that are not a CAR, or a block that is not what its CID says.
 
-    `partial` holds what was read before: a commit found there still tells who sent the rest.
+    `partial` holds what was read before, and the first root's block wherever it stands (CA-07):
+    the commit still tells who sent the rest.
     """
 
     partial: Car | None = None
@@ -60,6 +61,9 @@ def read_car(data: bytes | memoryview, *, max_blocks: int) -> Car:
     try:
         _read_sections(data, at, car.blocks, max_blocks=max_blocks)
     except CarError as error:
+        root = None if roots[0] in car.blocks else _find_block(data, at, roots[0], max_blocks)
+        if root is not None:
+            car.blocks[roots[0]] = root
         error.partial = car
         raise
     return car
@@ -93,6 +97,21 @@ def _read_sections(data: bytes, at: int, blocks: dict[bytes, bytes], *, max_bloc
         else:
             _check_foreign_cid(data[at : min(stop, at + _LONGEST_CID)])
         at = stop
+
+
+def _find_block(data: bytes, at: int, wanted: bytes, max_blocks: int) -> bytes | None:
+    """Find one block that is what its CID says, with no look at the others."""
+    for _ in range(max_blocks):
+        try:
+            size, at = _read_varint(data, at)
+        except CarError:
+            break
+        if data[at : at + CID_LENGTH] == wanted:
+            block = data[at + CID_LENGTH : at + size]
+            if wanted.startswith(DAG_CBOR_PREFIX) and hashlib.sha256(block).digest() == wanted[4:]:
+                return block
+        at += size
+    return None
 
 
 class CarReader:

@@ -6,11 +6,17 @@ goes first, linear in the bytes present; the codec's result counts if it encodes
 bytes; and where it does not, `read_item` reads the bytes one by one and says what is wrong.
 """
 
+import sys
 from typing import Any
 
 import libipld
 
 from sync.atproto.cbor import MAX_DEPTH, CborError, Link, check_depth
+
+# Honest frames have some thousand items. Each becomes an object here, so that five megabytes of
+# empty maps, say, would take 360 MB and seconds.
+MAX_ITEMS = 100_000
+_MAX_OBJECTS = 8
 
 _SMALLEST = (24, 0x100, 0x10000, 0x1_0000_0000)
 _SIMPLE = {0xF4: False, 0xF5: True, 0xF6: None}
@@ -18,9 +24,12 @@ _SIMPLE = {0xF4: False, 0xF5: True, 0xF6: None}
 
 def read_objects(data: bytes) -> list[Any]:
     """Read the objects that stand one after another; links are bytes, as in byte strings."""
-    at = 0
+    at = count = 0
     while at < len(data):
-        at = skip_item(data, at)
+        at = skip_item(data, at, max_items=MAX_ITEMS)
+        count += 1
+        if count > _MAX_OBJECTS:
+            raise CborError("too_many_items", f"more than {_MAX_OBJECTS} objects", rule="ES-19")
     try:
         values: list[Any] = libipld.decode_dag_cbor_multi(data)
         if b"".join(map(libipld.encode_dag_cbor, values)) == data:
@@ -44,9 +53,9 @@ def read_item(data: bytes, at: int) -> tuple[Any, int]:
         raise CborError("not_cbor", "text is not UTF-8", rule="CB-11") from error
 
 
-def skip_item(data: bytes, at: int) -> int:
+def skip_item(data: bytes, at: int, *, max_items: int = sys.maxsize) -> int:
     """Return the position after one object, all of whose parts are there, by its heads alone."""
-    start, items, containers = at, 1, 0
+    start, items, containers, claimed = at, 1, 0, 0
     try:
         while items:
             head = data[at]
@@ -62,7 +71,9 @@ def skip_item(data: bytes, at: int) -> int:
             if head < 0x80:
                 at += argument
             elif head < 0xC0:
-                items += argument if head < 0xA0 else 2 * argument
+                inner = argument if head < 0xA0 else 2 * argument
+                items += inner
+                claimed += inner
                 containers += 1
             elif head < 0xE0:
                 items += 1
@@ -70,6 +81,8 @@ def skip_item(data: bytes, at: int) -> int:
         raise CborError("not_cbor", "cut short", rule="CB-16") from None
     if at > len(data):
         raise CborError("not_cbor", "cut short", rule="CB-16")
+    if claimed > max_items:
+        raise CborError("too_many_items", f"more than {max_items}", rule="ES-19")
     if containers > MAX_DEPTH:  # only then can they be nested too deep
         check_depth(data[start:at], MAX_DEPTH)
     return at

@@ -4,9 +4,12 @@ Memory holds an index of the blocks and the list of records, never the blocks: t
 hashed front to back once, then the tree is walked by reading its nodes again where they lie.
 """
 
-from collections.abc import Callable
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from sync.atproto.car import CarReader
 from sync.atproto.cid import is_dag_cbor
@@ -21,19 +24,25 @@ from sync.errors import ExportError, ProtocolError
 _MAX_NODE_BYTES = 10_000_000
 _MAX_COMMIT_BYTES = 65_536
 _LENGTH_BITS = 40
+# How many blocks or leaves are read between two looks at the clock.
+_UNTIMED = 64
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportLimits:
     """How much of an export is accepted; the index takes some 400 bytes a block of memory.
 
-    `max_bytes` also bounds the records together: one block may stand at any number of paths,
-    and would be stored as often.
+    `max_bytes` also bounds the records together, since one block may stand at any number of paths
+    and would be stored as often, and the paths: nodes hold but the ends in which they differ.
+    `max_cpu_s` is time of the processor: that the machine is busy is not the repo's fault.
     """
 
     max_bytes: int = 4_000_000_000
     max_blocks: int = 10_000_000
     max_records: int = 5_000_000
+    max_cpu_s: float = math.inf
 
 
 class Leaf(NamedTuple):
@@ -46,14 +55,14 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A verified repo: its commit, its records in tree order, and what was left out and why.
+    """A verified repo: its commit, its records in tree order, how many were left out and why.
 
     Blocks are read from the file on demand, so the file must stay open.
     """
 
     commit: Commit
     leaves: list[Leaf]
-    skipped: list[tuple[bytes, str]]
+    skipped: Counter[str]
     _file: BinaryIO = field(repr=False)
     _index: dict[bytes, int] = field(repr=False)
 
@@ -96,9 +105,11 @@ def read_export(
 def _read_export(
     file: BinaryIO, did: str, key: PublicKey | None, *, now_us: int, limits: ExportLimits
 ) -> Export:
+    end_s = time.thread_time() + limits.max_cpu_s
     file.seek(0)
     reader = CarReader(file, max_bytes=limits.max_bytes, max_blocks=limits.max_blocks)
-    index = {cid: offset << _LENGTH_BITS | length for cid, offset, length in reader}
+    places = _until(end_s, reader)
+    index = {cid: offset << _LENGTH_BITS | length for cid, offset, length in places}
 
     def read_node_block(cid: bytes) -> bytes | None:
         return _read_block(file, index, cid, max_bytes=_MAX_NODE_BYTES)
@@ -112,42 +123,57 @@ def _read_export(
     check_rev(commit.rev, now_us=now_us)
     if key is not None and not check_signature(commit, key):
         raise ExportError("bad_signature", rule="CA-19")
-    leaves, skipped = _collect(commit.data, read_node_block, index, limits.max_records)
+    tree = _until(end_s, walk(commit.data, read_node_block))
+    leaves, skipped = _collect(tree, commit.data, index, limits)
     # Only records are read again; an export may well be padded with blocks that nothing links.
-    places = {leaf.cid: index[leaf.cid] for leaf in leaves}
-    export = Export(commit, leaves, skipped, file, places)
+    records = {leaf.cid: index[leaf.cid] for leaf in leaves}
+    export = Export(commit, leaves, skipped, file, records)
     if sum(export.block_bytes(leaf.cid) for leaf in leaves) > limits.max_bytes:
         raise ExportError("records_too_big", f"more than {limits.max_bytes} bytes", rule="CA-14")
     return export
 
 
+def _until(end_s: float, items: Iterable[T]) -> Iterator[T]:
+    """Pass things on while there is time."""
+    for number, item in enumerate(items):
+        if number % _UNTIMED == 0 and time.thread_time() > end_s:
+            raise ExportError("too_slow", "it takes too long to verify", rule="CA-14")
+        yield item
+
+
 def _collect(
+    tree: Iterable[tuple[bytes, bytes]],
     root: bytes,
-    read_node_block: Callable[[bytes], bytes | None],
     index: dict[bytes, int],
-    max_records: int,
-) -> tuple[list[Leaf], list[tuple[bytes, str]]]:
-    """Walk the tree, rebuild it from its leaves alone and compare the roots (MS-19)."""
+    limits: ExportLimits,
+) -> tuple[list[Leaf], Counter[str]]:
+    """Take the leaves of a walk, rebuild the tree from them alone, compare the roots (MS-19)."""
     leaves: list[Leaf] = []
-    skipped: list[tuple[bytes, str]] = []
+    skipped: Counter[str] = Counter()
+    path_bytes = 0
     builder = TreeBuilder()
     last = b""
-    for count, (key, cid) in enumerate(walk(root, read_node_block)):
-        if count >= max_records:
-            raise ExportError("too_many_records", f"more than {max_records}", rule="CA-14")
+    for count, (key, cid) in enumerate(tree):
+        if count >= limits.max_records:
+            detail = f"more than {limits.max_records}"
+            raise ExportError("too_many_records", detail, rule="CA-14")
         if key <= last:  # the builder takes the order for granted
             raise ExportError("key_order", "keys do not ascend", rule="MS-04")
         last = key
         builder.add_leaf(key, cid, layer=key_layer(key))
         path = split_path(key)
         if path is None:
-            skipped.append((key, "bad_path"))
+            skipped["bad_path"] += 1
         elif not is_dag_cbor(cid):
-            skipped.append((key, "record_link"))
+            skipped["record_link"] += 1
         elif cid not in index:
             raise ExportError("missing_block", "a record's block is missing", rule="CA-11")
         else:
             leaves.append(Leaf(path[0], path[1], cid))
+            path_bytes += len(key)
+            if path_bytes > limits.max_bytes:
+                detail = f"paths of more than {limits.max_bytes} bytes"
+                raise ExportError("records_too_big", detail, rule="CA-14")
     if builder.finish() != root:
         raise ExportError("root_mismatch", "the tree is not that of its records", rule="MS-19")
     return leaves, skipped

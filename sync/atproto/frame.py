@@ -16,6 +16,8 @@ from sync.errors import FramingError, MessageError
 
 MAX_FRAME_BYTES = 5_000_000
 MAX_SEQ = 2**53 - 1
+# How the frame of a `#commit` begins.
+_COMMIT_HEADER = b"\xa2\x61t\x67#commit\x62op\x01"
 # Free text of a stranger that is only shown: more than this is cut off.
 _MAX_TEXT = 1_024
 
@@ -146,6 +148,10 @@ def read_frame(data: bytes) -> Message:
     try:
         objects = read_objects(data)
     except cbor.CborError as error:
+        if error.reason == "too_many_items":
+            did, seq = peek(data)
+            found = {"did": did, "seq": seq}
+            raise BadMessage(error.reason, error.detail, found, rule="ES-19") from error
         raise FramingError("bad_frame", str(error), rule="ES-12") from error
     if len(objects) != 2:
         raise FramingError("bad_frame", f"{len(objects)} objects", rule="ES-04")
@@ -173,28 +179,37 @@ def peek(data: bytes) -> tuple[str | None, int | None]:
     None for what is not found before the first field that follows both, or is malformed.
     """
     found: dict[str, Any] = {}
+    owner = "did"
     try:
         at = skip_item(data, 0)
+        # A message may have any field more, so a `did` in a commit says nothing.
+        if _is_commit(data[:at]):
+            owner = "repo"
         count = data[at] - 0xA0
         if not 0 <= count < 24:
             return None, None
         at += 1
         for _ in range(count):
             name, at = read_item(data, at)
-            known = "did" if name == "repo" else name
-            if known not in ("did", "seq") or known in found:
+            if name not in (owner, "seq"):
                 at = skip_item(data, at)
                 continue
-            found[known], at = read_item(data, at)
+            found[name], at = read_item(data, at)
             if len(found) == 2:
                 break
     except (cbor.CborError, IndexError):
         pass
-    did, seq = found.get("did"), found.get("seq")
-    return (
-        did if isinstance(did, str) and is_did(did) else None,
-        seq if type(seq) is int else None,
-    )
+    did = found.get(owner)
+    is_usable = isinstance(did, str) and is_did(did)
+    return did if is_usable else None, _optional_seq(found)
+
+
+def _is_commit(header: bytes) -> bool:
+    """Tell whether a frame's first object announces a `#commit`."""
+    if header == _COMMIT_HEADER:
+        return True
+    fields, _ = read_item(header, 0)
+    return type(fields) is dict and fields.get("t") == "#commit"
 
 
 def peek_did(data: bytes) -> str | None:

@@ -31,7 +31,9 @@ OpenSession = Callable[..., Session]
 def fill_log(session: Session) -> None:
     """Track a repo and write records by hand: the triggers log them."""
     session.execute("select sync.track_repos(array[%s])", [DID])
-    session.execute("select sync.intern_collections(array[%s, 'com.example.other'])", [NOTE])
+    session.execute(
+        "select sync.intern_collections(array[1, 1], array[%s, 'com.example.other'])", [NOTE]
+    )
     session.execute(
         """
         insert into sync.stored_records

@@ -152,6 +152,9 @@ class Life:
             return _standing(repo) == (False, "deleted") and rest == (None, None, 0, 0)
         if self.status is not None:
             return _standing(repo) == (False, self.status)
+        identity = self.account.world.directory.identities[self.account.did]
+        if (repo["pds_url"], repo["signing_key"]) != (identity.pds_url, identity.key.did_key):
+            return False
         is_level = (repo["sync_state"], repo["rev"]) == ("synchronized", self.account.rev)
         return _standing(repo) == (True, None) and is_level
 
@@ -245,3 +248,28 @@ class Fold:
 def _told(value: str) -> Standing:
     said = json.loads(value)
     return said["active"], said["status"]
+
+
+async def begin(rig: Rig, lives: Sequence[Life], *, sources: list[tuple[str, str]]) -> Watch:
+    """Give every account a record, and load them all."""
+    for life in lives:
+        life.account.create(NOTE, note("first"), rkey="first")
+        life.account.create(NOTE, note("kept"), rkey="kept")
+    await rig.conn.execute("select sync.create_consumer('life')")
+    rig.start(sources)
+    await rig.track(*(life.account for life in lives))
+    watch = Watch(rig, lives)
+    await watch.settle(timeout_s=60)
+    return watch
+
+
+async def end(rig: Rig, lives: Sequence[Life], watch: Watch) -> Fold:
+    """Compare everything with the honest world; return what a consumer was told."""
+    await watch.settle(timeout_s=90)
+    fold = Fold()
+    await fold.read(rig, "life")
+    assert {did: copy for did, copy in fold.records.items() if copy} == await shown(rig)
+    for life in lives:
+        assert fold.told.get(life.account.did, [(True, None)])[-1] == life.stood[-1], life
+    await rig.stop()
+    return fold

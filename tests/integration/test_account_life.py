@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sync.simnet import Simnet
-from tests.integration.lives import Fold, Life, Watch, all_orders, block_orders, shown
-from tests.integration.rig import NOTE, Rig, note, rig_on
+from tests.integration.lives import Life, all_orders, begin, block_orders, end
+from tests.integration.rig import rig_on
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -22,31 +22,7 @@ def sources_of(net: Simnet, kind: str) -> list[tuple[str, str]]:
     return [(net.pds_urls[home].replace("http://", "ws://"), "pds") for home in HOMES]
 
 
-async def begin(rig: Rig, lives: Sequence[Life], *, sources: list[tuple[str, str]]) -> Watch:
-    """Give every account a record, and load them all."""
-    for life in lives:
-        life.account.create(NOTE, note("first"), rkey="first")
-        life.account.create(NOTE, note("kept"), rkey="kept")
-    await rig.conn.execute("select sync.create_consumer('life')")
-    rig.start(sources)
-    await rig.track(*(life.account for life in lives))
-    watch = Watch(rig, lives)
-    await watch.settle(timeout_s=60)
-    return watch
-
-
-async def end(rig: Rig, lives: Sequence[Life], watch: Watch) -> Fold:
-    """Compare everything with the honest world; return what a consumer was told."""
-    await watch.settle(timeout_s=90)
-    fold = Fold()
-    await fold.read(rig, "life")
-    assert {did: copy for did, copy in fold.records.items() if copy} == await shown(rig)
-    for life in lives:
-        assert fold.told.get(life.account.did, [(True, None)])[-1] == life.stood[-1], life
-    await rig.stop()
-    return fold
-
-
+@pytest.mark.scenario("A-53")
 @pytest.mark.rule("AC-03", "AC-06", "AC-07", "MG-01", "MG-02", "MG-04", "MG-06", "D-11", "D-15")
 @pytest.mark.parametrize("kind", ["relay", "pds"])
 async def test_every_order_ends_as_the_honest_world(

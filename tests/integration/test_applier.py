@@ -19,7 +19,7 @@ SEQ = 100
 
 def did(number: int) -> str:
     """Return a DID."""
-    return f"did:plc:{'a' * 23}{'abcdefghij'[number]}"
+    return f"did:plc:{'a' * 20}{number:04}".translate(str.maketrans("0189", "bcde"))
 
 
 def cid(text: str) -> bytes:
@@ -72,16 +72,18 @@ def batch_of(events: list[StagedEvent], cursor: int = SEQ + 50) -> Batch:
     return Batch(tuple(events), cursor=cursor, generation=1, problems=ProblemLog())
 
 
+@pytest.mark.scenario("A-36")
 @pytest.mark.rule("OP-10", "A-36", "D-03")
 async def test_one_poisoned_event_costs_its_repo_and_nobody_else(ingest, clone):
-    applier, owner, _ = await lane_on(ingest, clone, 7)
-    values = ['{"n": 1}' if number != 4 else '{"broken' for number in range(7)]
-    await applier.apply(batch_of([event(number, value) for number, value in enumerate(values)]))
+    applier, owner, _ = await lane_on(ingest, clone, 1000)
+    values = ['{"n": 1}' if number != 400 else '{"broken' for number in range(1000)]
+    events = [event(number, value) for number, value in enumerate(values)]
+    await applier.apply(batch_of(events, SEQ + 1050))
     states = dict(await owner.fetch("select did, sync_state from sync.repo_status"))
-    assert states.pop(did(4)) == "desynchronized"
+    assert states.pop(did(400)) == "desynchronized"
     assert set(states.values()) == {"synchronized"}
-    assert await owner.fetchval("select count(*) from sync.stored_records") == 6
-    assert await owner.fetchval("select seq from sync.cursors") == SEQ + 50
+    assert await owner.fetchval("select count(*) from sync.stored_records") == 999
+    assert await owner.fetchval("select seq from sync.cursors") == SEQ + 1050
     reasons = {row["reason"] for row in await owner.fetch("select reason from sync.problems")}
     assert "apply_22P02" in reasons
     await owner.close()

@@ -12,6 +12,7 @@ from tests.integration.rig import LIKE, NOTE, Rig, note, rig_on
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.scenario("A-48")
 @pytest.mark.rule("BF-02", "BF-08", "BF-10", "A-48")
 async def test_commits_during_a_fetch_are_held_and_applied_after_it(clone, tmp_path: Path):
     async with Simnet(seed=31, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
@@ -66,6 +67,7 @@ async def test_many_repos_of_several_hosts_are_loaded_while_they_commit(clone, t
         await rig.level(*accounts)
 
 
+@pytest.mark.scenario("A-51")
 @pytest.mark.rule("BF-14", "A-51")
 async def test_a_crash_during_a_fetch_loses_nothing_that_was_held(clone, tmp_path: Path):
     async with Simnet(seed=34, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
@@ -83,6 +85,7 @@ async def test_a_crash_during_a_fetch_loses_nothing_that_was_held(clone, tmp_pat
         await rig.level(alice)
 
 
+@pytest.mark.scenario("A-50")
 @pytest.mark.rule("BF-13", "A-50")
 async def test_an_account_switched_off_during_its_fetch_stays_hidden(clone, tmp_path: Path):
     async with Simnet(seed=35, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
@@ -112,6 +115,7 @@ async def no_fetches(rig: Rig) -> bool:
     return rig.progress.fetches_running == 0
 
 
+@pytest.mark.scenario("A-49")
 @pytest.mark.rule("BF-11", "A-49", "D-19")
 async def test_a_stale_export_is_not_taken_for_the_present(clone, tmp_path: Path):
     async with Simnet(seed=36, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
@@ -136,6 +140,7 @@ async def was_stale(rig: Rig, account) -> bool:
     return await rig.conn.fetchval(query, account.did) == "stale_export"
 
 
+@pytest.mark.scenario("A-49")
 @pytest.mark.rule("BF-12", "CA-19")
 async def test_an_export_older_than_the_head_changes_nothing(clone, tmp_path: Path):
     async with Simnet(seed=37, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sync import fetcher
 from sync.atproto.export import read_export
 from sync.simnet import Account, Simnet
 from tests.integration.rig import NOTE, Rig, note, rig_on
@@ -23,6 +24,7 @@ async def retry(rig: Rig, account: Account) -> None:
     await rig.conn.fetchval("select sync.resync_repos($1)", [account.did])
 
 
+@pytest.mark.scenario("A-55")
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
@@ -87,6 +89,33 @@ async def test_a_slow_host_takes_no_other_hosts_downloads(clone, tmp_path: Path)
         await rig.until(are_waiting)
         await rig.track(alice)
         await rig.level(alice)
+
+
+@pytest.mark.scenario("A-55")
+@pytest.mark.rule("BF-16", "OP-02")
+async def test_two_hosts_at_a_crawl_take_no_other_hosts_downloads(
+    clone, tmp_path: Path, monkeypatch
+):
+    """All places are taken by them, until they take too long."""
+    monkeypatch.setattr(fetcher, "LONG_DOWNLOAD_S", 0.5)
+    async with (
+        Simnet(seed=77, start_us=None, pds_count=3) as net,
+        rig_on(net, clone, tmp_path) as rig,
+    ):
+        slow = [net.create_account(f"s{number}.test", pds=number % 2) for number in range(8)]
+        held = [net.hold_get_repo(account.did) for account in slow]
+        alice = net.create_account("alice.test", pds=2)
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(*slow)
+        for hold in held:
+            await hold.arrived.wait()
+        await rig.track(alice)
+        await rig.until(lambda: rig.is_level(alice), timeout_s=15)
+        assert {await rig.state(account) for account in slow} == {"fetching"}
+        for hold in held:
+            hold.release()
+        await rig.level(*slow)
 
 
 @pytest.mark.rule("BF-16", "OP-02")

@@ -1,12 +1,20 @@
 """After a lost window every tracked repo is compared, and what differs is fetched."""
 
+import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from sync import gaps
+from sync.gaps import Gap, GapCloser
+from sync.progress import Progress
+from sync.resolver import Resolver
 from sync.simnet import Account, Simnet
 from sync.simnet.traffic import generate
 from tests.integration.rig import NOTE, Rig, note, rig_on
+from tests.sql.driver import Driver, did
+from tests.unit.test_gaps import Directory, Pds
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -21,6 +29,7 @@ async def follow_alice(rig: Rig, net: Simnet) -> Account:
     return alice
 
 
+@pytest.mark.scenario("A-52")
 @pytest.mark.rule("CU-08", "CU-09", "A-06", "A-52")
 async def test_missed_history_is_made_up_for_deletes_included(clone, tmp_path: Path):
     async with (
@@ -84,6 +93,97 @@ async def test_who_moves_within_a_gap_is_asked_for_at_his_new_host(
         query = "select is_active and pds_url = $1 from sync.repo_status"
         assert await rig.conn.fetchval(query, alice.host.url)
         await rig.stop()
+
+
+@pytest.mark.rule("CU-07", "CU-08", "CU-09")
+async def test_a_silent_source_is_compared_once_however_often_it_is_connected(
+    clone, tmp_path: Path
+):
+    """All it has is old, so that its start cursor, 0, is outdated each time."""
+    async with (
+        Simnet(seed=52, start_us=None) as net,
+        rig_on(net, clone, tmp_path, lanes=1) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        net.forget_history()
+        rig.start()
+        forget = "update sync.sources set compared_at = null"
+        await rig.until(lambda: is_compared(rig))
+        await rig.conn.execute(forget)
+        await connect_again(rig, net)
+        await rig.until(lambda: is_compared(rig))
+        await rig.conn.execute(forget)
+        for _ in range(2):
+            await connect_again(rig, net)
+        alice.create(NOTE, note("one"), rkey="a")
+        query = "select seq > 0 from sync.source_status"
+        await rig.until(lambda: rig.conn.fetchval(query))
+        query = "select gap_since is null and compared_at is null from sync.sources"
+        assert await rig.conn.fetchval(query)
+
+
+async def is_compared(rig: Rig) -> bool:
+    """Tell whether a gap was closed, and none is open."""
+    query = "select gap_since is null and compared_at is not null from sync.sources"
+    return bool(await rig.conn.fetchval(query))
+
+
+async def connect_again(rig: Rig, net: Simnet) -> None:
+    """Cut the connection, and wait for the first frame of the next one."""
+    (source,) = rig.progress.sources.values()
+    frames = source.frames
+    await net.restart_relay()
+
+    async def has_more() -> bool:
+        return source.frames > frames
+
+    await rig.until(has_more)
+
+
+def closer_of(conn, http: Pds, directory: Directory) -> GapCloser:
+    """Return a gap closer in a network that is made up."""
+    return GapCloser(
+        conn,
+        http=http,
+        resolver=cast("Resolver", directory),
+        progress=Progress(),
+        wake=asyncio.Event(),
+        compare_every_s=1e9,
+    )
+
+
+@pytest.mark.rule("CU-09", "BF-16")
+async def test_a_host_that_is_away_keeps_others_waiting_once_a_comparison(
+    session, ingest, monkeypatch
+):
+    service = Driver(session())
+    for number in (1, 2, 3):
+        service.load(number, {"a": "x"}, at=10, data="t10")
+    service.locate(1, 2, 3)
+    service.value("select sync.note_gap(%s)", service.source_id)
+    monkeypatch.setattr(gaps, "PAGE_REPOS", 1)
+    http = Pds(is_away=True)
+    gap = Gap(*service.row("select * from sync.open_gaps()").values())
+    found = await closer_of(await ingest(), http, Directory())._compare_all([gap])
+    assert found == {"https://pds.test": [did(1), did(2), did(3)]}
+    assert http.asked == 1
+
+
+@pytest.mark.rule("CU-09", "IN-14", "AC-10")
+@pytest.mark.parametrize(("is_slow", "reason"), [(False, "transient"), (True, "")])
+async def test_who_cannot_be_looked_up_now_is_asked_about_again(
+    session, ingest, monkeypatch, is_slow, reason
+):
+    """Its PDS says that it is not active; whether that is its PDS still, nobody can say."""
+    service = Driver(session())
+    service.load(1, {"a": "x"}, at=10, data="t10")
+    service.locate(1)
+    monkeypatch.setattr(gaps, "HOST_TIMEOUT_S", 0.5)
+    directory = Directory(reason=reason, is_slow=is_slow)
+    closer = closer_of(await ingest(), Pds(is_active=False), directory)
+    hosts = {"https://pds.test": [did(1)]}
+    assert await closer._compare_hosts(hosts) == hosts
+    assert service.value("select is_active from sync.repos")
 
 
 async def has_gap(rig: Rig) -> bool:

@@ -111,3 +111,18 @@ async def test_what_is_no_repo_is_refused_in_one_sentence(clone, tmp_path: Path)
             with pytest.raises(error, match=words):
                 await import_repo(rig.settings, file, key_source=source)
         assert await rig.conn.fetchval("select count(*) from sync.repo_status") == 0
+
+
+@pytest.mark.rule("OP-03")
+async def test_a_file_with_too_many_collections_is_refused_whole(clone, tmp_path: Path):
+    async with Simnet(seed=77) as net, rig_on(net, clone, tmp_path) as rig:
+        crowd = {f"com.example.c{n}/a": note(str(n)) for n in range(1_001)}
+        mallory = net.create_account("mallory.test", records=crowd)
+        await rig.conn.fetchval("select sync.track_collections(array['com.example.*'])")
+        key = KeySource(signing_key=mallory.repo.key.public.did_key)
+        with pytest.raises(BadInput, match="too many new collections"):
+            await import_repo(rig.settings, car_of(mallory, tmp_path), key_source=key)
+        assert await rig.stored(mallory) == {}
+        mallory.delete("com.example.c7", "a")
+        imported = await import_repo(rig.settings, car_of(mallory, tmp_path), key_source=key)
+        assert (imported.outcome, imported.created) == ("synchronized", 1_000)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sync import lane_handle
 from sync.lanes import lane_of
 from sync.simnet import Account, Simnet
 from tests.integration.rig import NOTE, Rig, note, rig_on
@@ -94,6 +95,20 @@ async def test_a_lane_that_dies_starts_over_from_its_cursor(clone, tmp_path: Pat
             assert set(told.values()) == {1}
             assert len(told) == 15
         await rig.stop()
+
+
+async def test_a_lane_that_takes_long_to_start_is_waited_for(clone, tmp_path: Path, monkeypatch):
+    """On a busy machine many start at once; killed, they would do so for ever."""
+    monkeypatch.setattr(lane_handle, "LEASE_S", 3.0)
+    monkeypatch.setattr(lane_handle, "LANE_MODULE", "tests.integration.late_lane")
+    async with (
+        Simnet(seed=86, start_us=None) as net,
+        rig_on(net, clone, tmp_path, lanes=1) as rig,
+    ):
+        alice = net.create_account("alice.test")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
 
 
 async def test_another_number_of_lanes_goes_on_where_the_last_one_stopped(clone, tmp_path: Path):

@@ -27,6 +27,7 @@ async def resync(rig: Rig, account) -> None:
     await rig.until(is_over)
 
 
+@pytest.mark.scenario("A-52")
 @pytest.mark.rule("BF-05", "BF-06", "A-52")
 async def test_the_reference_example_of_a_resync(clone, tmp_path: Path):
     """Told A, B, A deleted, C; the refetch finds A again, no B, the same C, and D."""

@@ -35,6 +35,7 @@ def hard_content_without_nul(link: str) -> dict[str, Any]:
     return {
         "$type": NOTE,
         "": "the empty key",
+        "$odd": {"$": [1], "$$link": {"$LINK": "x"}},
         "deep": deep,
         "largest": 2**53 - 1,
         "smallest": -(2**53 - 1),

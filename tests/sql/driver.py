@@ -13,6 +13,16 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow
 
+_STAGE_EVENT = """
+    insert into pg_temp.stage_events
+    select %s, %s, %s, %s, %s, %s, %s, %s,
+           (select array_agg(row(o.*)::sync_stage.event_op)
+              from rows from (jsonb_to_recordset(%s) as (
+                action text, collection text, rkey text, cid bytea, value jsonb,
+                raw bytea, reason text)) o),
+           %s, %s, %s
+"""
+
 Key = tuple[str, str]
 POST = "app.bsky.feed.post"
 LIKE = "app.bsky.feed.like"
@@ -95,7 +105,7 @@ class Driver:
         self.source_id = self.value("select sync.add_source(%s, %s)", url, kind)
         claimed = self.row("select * from sync.claim_lane(%s, %s)", self.source_id, lane)
         self.token = claimed["token"]
-        self.cursor = 0
+        self.cursor = int(claimed["seq"] or 0)
 
     def value(self, query: str, *args: object) -> Any:
         """Return the only column of the only row."""
@@ -133,30 +143,8 @@ class Driver:
 
     def stage(self, events: Sequence[Event]) -> None:
         """Insert events into the stage of the current transaction."""
-        for number, event in enumerate(events):
-            self.conn.execute(
-                """insert into pg_temp.stage_events
-                   select %s, %s, %s, %s, %s, %s, %s, %s,
-                          (select array_agg(row(o.*)::sync_stage.event_op)
-                             from rows from (jsonb_to_recordset(%s) as (
-                               action text, collection text, rkey text, cid bytea, value jsonb,
-                               raw bytea, reason text)) o),
-                          %s, %s, %s""",
-                [
-                    number,
-                    event.did,
-                    event.kind,
-                    None if event.rev is None else rev(event.rev),
-                    None if event.since is None else rev(event.since),
-                    None if event.before is None else cid(event.before),
-                    None if event.data is None else cid(event.data),
-                    None if event.rev is None else rev(event.rev).encode(),
-                    json.dumps([_as_json(op) for op in event.ops]),
-                    event.is_active,
-                    event.status,
-                    event.reason,
-                ],
-            )
+        with self.conn.cursor() as cursor:
+            cursor.executemany(_STAGE_EVENT, [_event_row(*each) for each in enumerate(events)])
 
     def claim(self, number: int) -> Claim:
         """Claim the fetch of one repo that waits for it."""
@@ -176,7 +164,8 @@ class Driver:
         )
         row = self.row(
             "update sync.repos r set sync_state = 'fetching',"
-            " fetch_token = nextval('sync_priv.tokens'), fetch_started_at = sync_priv.clock()"
+            " fetch_token = nextval('sync_priv.tokens'), fetcher_id = sync_priv.fetcher_id(),"
+            " fetch_started_at = sync_priv.clock()"
             " where did = %s"
             " returning r.repo_id, r.generation, r.fetch_token,"
             " exists (select from sync.stored_records s where s.repo_id = r.repo_id)"
@@ -299,6 +288,23 @@ class Driver:
     def position(self) -> int:
         """Return the highest change id."""
         return int(self.value("select coalesce(max(change_id), 0) from sync.changes"))
+
+
+def _event_row(number: int, event: Event) -> tuple[object, ...]:
+    return (
+        number,
+        event.did,
+        event.kind,
+        None if event.rev is None else rev(event.rev),
+        None if event.since is None else rev(event.since),
+        None if event.before is None else cid(event.before),
+        None if event.data is None else cid(event.data),
+        None if event.rev is None else rev(event.rev).encode(),
+        json.dumps([_as_json(op) for op in event.ops]),
+        event.is_active,
+        event.status,
+        event.reason,
+    )
 
 
 def _as_json(op: Op) -> dict[str, object]:

@@ -147,6 +147,10 @@ create table sync_priv.account_checks (
   hinted_at timestamp with time zone not null default '-infinity'::timestamp with time zone,
   has_second_look boolean not null default false
 );
+create table sync_priv.brought_collections (
+  repo_id bigint not null,
+  collections integer not null
+);
 create table sync_priv.consumer_pending (
   consumer_id bigint not null,
   shard integer not null,
@@ -355,6 +359,7 @@ alter table sync.stored_records add constraint stored_records_cid_check CHECK ((
 alter table sync.stored_records add constraint stored_records_pkey PRIMARY KEY (repo_id, collection_id, rkey);
 alter table sync_priv.account_checks add constraint account_checks_pkey PRIMARY KEY (repo_id);
 alter table sync_priv.account_checks add constraint account_checks_repo_id_fkey FOREIGN KEY (repo_id) REFERENCES sync.repos(repo_id);
+alter table sync_priv.brought_collections add constraint brought_collections_pkey PRIMARY KEY (repo_id);
 alter table sync_priv.consumer_pending add constraint consumer_pending_pkey PRIMARY KEY (consumer_id, shard, repo_id, collection_id);
 alter table sync_priv.consumer_shards add constraint consumer_shards_consumer_id_fkey FOREIGN KEY (consumer_id) REFERENCES sync.consumers(consumer_id) ON DELETE CASCADE;
 alter table sync_priv.consumer_shards add constraint consumer_shards_pkey PRIMARY KEY (consumer_id, shard, version);
@@ -613,8 +618,8 @@ create function sync.filter_generation() returns bigint
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.get_record(p_uri text) returns SETOF sync.records
   language plpgsql stable set search_path=pg_catalog, pg_temp;
-create function sync.intern_collections(p_nsids text[]) returns void
-  language sql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.intern_collections(p_repo_ids bigint[], p_nsids text[]) returns TABLE(repo_id bigint)
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.leave_lane(p_source_id integer, p_lane integer) returns boolean
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_before timestamp with time zone DEFAULT NULL::timestamp with time zone) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
@@ -672,7 +677,7 @@ create function sync.set_retention(p_keep_age interval, p_max_age interval DEFAU
 create function sync.share_lanes(p_source_id integer, p_lanes integer) returns TABLE(lanes integer, lane integer, is_surplus boolean)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.stop_source(p_source_id integer, p_error text) returns void
-  language sql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.take_down_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.track_collections(p_patterns text[]) returns bigint
@@ -719,6 +724,8 @@ create function sync_priv.clock() returns timestamp with time zone
   language sql stable;
 create function sync_priv.close_partition() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.collection_quota() returns integer
+  language sql immutable;
 create function sync_priv.covered_collections(p_patterns text[], p_more text[] DEFAULT NULL::text[]) returns integer[]
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
@@ -762,6 +769,10 @@ create function sync_priv.held_lanes(p_source_id integer) returns integer[]
 create function sync_priv.held_of(p_repo_ids bigint[]) returns TABLE(repo_id bigint, held_id bigint, kind text, rev text, since text, prev_data bytea, data_cid bytea, is_active boolean, status text, reason text, source_id integer, due_at timestamp with time zone)
   language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.hold_events() returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.intern_brought(p_repo_ids bigint[], p_nsids text[]) returns void
+  language sql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.intern_ops(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards) returns boolean
   language sql stable set search_path=pg_catalog, pg_temp;
@@ -894,7 +905,7 @@ grant execute on routine sync.fail_fetch(bigint,bigint,bigint,text,text,timestam
 grant execute on routine sync.fail_identity(text,text) to sync_ingester;
 grant execute on routine sync.filter_generation() to sync_ingester;
 grant execute on routine sync.get_record(text) to sync_reader;
-grant execute on routine sync.intern_collections(text[]) to sync_ingester;
+grant execute on routine sync.intern_collections(bigint[],text[]) to sync_ingester;
 grant execute on routine sync.leave_lane(integer,integer) to sync_ingester;
 grant execute on routine sync.list_heads(bigint,integer,timestamp with time zone) to sync_ingester;
 grant execute on routine sync.list_records(text,text,integer) to sync_reader;

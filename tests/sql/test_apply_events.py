@@ -1,5 +1,7 @@
 """sync.apply_events(): what a lane's batch does to repos, records, heads and the log."""
 
+import secrets
+
 import psycopg
 import pytest
 
@@ -351,4 +353,45 @@ def test_what_waits_for_a_locked_repo_is_bounded(lane, clone):
         other.rollback()
     lane.apply()
     assert lane.state(1) == "desynchronized"
+    assert lane.value("select count(*) from sync_priv.held_events") == 0
+
+
+def test_large_commits_that_wait_are_bounded_by_their_bytes(lane, clone):
+    loaded(lane)
+    with connect_sync(clone, name="other", autocommit=False) as other:
+        other.execute("select from sync.repos where did = %s for no key update", [A])
+        for n in range(10, 46):
+            lane.apply(commit(A, n + 1, n, Op("create", f"r{n}", secrets.token_hex(1_500_000))))
+        held = "select sum(pg_column_size(ops)) from sync_priv.held_events"
+        assert lane.value(held) < 64 * 2**20
+        markers = "select rev from sync_priv.held_events where reason = 'held_overflow'"
+        assert lane.value(markers) > rev(30)
+        other.rollback()
+    lane.apply()
+    assert lane.state(1) == "desynchronized"
+
+
+@pytest.mark.rule("AC-16", "MT-08")
+def test_words_on_an_account_that_wait_are_bounded_and_the_last_ones_count(lane, clone):
+    loaded(lane)
+    with connect_sync(clone, name="other", autocommit=False) as other:
+        other.execute("select from sync.repos where did = %s for no key update", [A])
+        for turn in range(6):
+            lane.apply(
+                *(
+                    event
+                    for number in range(300)
+                    for event in (
+                        Event(A, kind="identity"),
+                        Event(A, kind="rejected", reason="bad_signature", status="key pds"),
+                        Event(A, kind="account", is_active=True),
+                        Event(A, kind="account", is_active=False, status=f"{turn} {number}"),
+                    )
+                )
+            )
+        assert lane.value("select count(*) from sync_priv.held_events") < 5000
+        other.rollback()
+    lane.apply()
+    account = lane.row("select is_active, account_status from sync.repos where did = %s", A)
+    assert tuple(account.values()) == (False, "5 299")
     assert lane.value("select count(*) from sync_priv.held_events") == 0

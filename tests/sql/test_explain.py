@@ -39,6 +39,7 @@ select n % ({REPOS} - 10) + 1, 2, 'r' || n, '\\x01711220' || sha256(''), '3kaaaa
   from generate_series(1, 400000) n;
 insert into sync_priv.held_events (repo_id, is_due, kind)
 select n % {REPOS} + 1, n % 10000 = 0, 'commit' from generate_series(1, 50000) n;
+insert into sync_priv.account_checks (repo_id) select n from generate_series(1, 20000) n;
 insert into sync.filters (kind, pattern, generation, created_at)
 values ('collection', 'app.bsky.feed.post', 1, now());
 update sync_priv.filter_state set generation = 1;
@@ -249,6 +250,7 @@ def test_one_collection_of_one_repo_is_read_by_key(plans):
 def readers(plans):
     """Consumers of several kinds, ahead of 100,000 changes and at the start of a walk."""
     driver = plans.driver
+    driver.maintain()  # makes the partitions
     driver.conn.execute(
         """
         select sync.create_consumer('all'), sync.create_consumer('one shard', p_shards => 4),

@@ -69,6 +69,19 @@ def test_repos_are_compared_once_the_last_time_is_too_long_ago(service):
     assert compare("0") == 0
 
 
+@pytest.mark.rule("CU-09", "A-11")
+def test_one_pds_that_never_answers_does_not_put_comparisons_off_for_ever(service):
+    compare = "select sync.compare_repos(%s::interval)"
+    service.conn.execute("select sync.note_gap(%s)", [service.source_id])
+    service.conn.execute("select set_config('sync.now', (now() + '6 days')::text, false)")
+    assert service.value(compare, "7 days") == 0
+    service.conn.execute("select set_config('sync.now', (now() + '8 days')::text, false)")
+    assert service.value(compare, "7 days") == 1
+    assert service.value(compare, "0") == 0, "it is under way"
+    service.conn.execute("select set_config('sync.now', (now() + '9 days')::text, false)")
+    assert service.value(compare, "0") == 1, "an operator need not wait for it"
+
+
 # Heads ---------------------------------------------------------------------------------------
 
 
@@ -200,8 +213,44 @@ def test_only_repos_fetched_before_the_gap_are_compared(service):
 
 
 @pytest.mark.rule("CU-09", "BF-01")
-def test_an_export_asked_for_before_the_gap_does_not_count(service):
-    """What was lost may be neither in the export nor in the stream."""
+def test_a_reconcile_that_was_let_through_before_the_gap_is_compared(service, session):
+    """It commits when the comparison has begun, with an export from before the gap."""
+    other = Driver(session())
+    other.track(3)
+    other.locate(3)
+    claim = other.claim(3)
+    with other.conn.transaction():
+        other.reconcile(claim, {"a": "x"}, at=12, data="t12")
+        service.conn.execute("select sync.note_gap(%s)", [service.source_id])
+        heads = "select did from sync.list_heads(0, 9, (select gap_since from sync.open_gaps()))"
+        assert did(3) in [row["did"] for row in service.rows(heads)]
+        assert report(service, (did(3), rev(13), True, None)) is None, "it is to be told again"
+    assert service.state(3) == "synchronized"
+    assert report(service, (did(3), rev(13), True, None)) == 1
+    assert service.state(3) == "desynchronized"
+
+
+@pytest.mark.rule("CU-09", "BF-01", "A-06")
+def test_an_export_asked_for_before_the_gap_is_compared_when_it_is_there(service):
+    """What was lost may be neither in the export nor in the stream.
+
+    Nor is the fetch given up: a server may say every second that our cursor is too old.
+    """
+    service.track(3)
+    service.locate(3)
+    claim = service.claim(3)
+    service.conn.execute("select sync.note_gap(%s)", [service.source_id])
+    assert report(service, (did(3), rev(13), True, None)) is None, "it is to be told again"
+    assert service.reconcile(claim, {"a": "x"}, at=12, data="t12")["outcome"] == "synchronized"
+    assert report(service, (did(3), rev(13), True, None)) == 1
+    again = service.claim(3)
+    assert report(service, (did(3), rev(13), True, None)) == 0, "it began behind the gap"
+    assert service.reconcile(again, {"a": "x"}, at=13, data="t13")["outcome"] == "synchronized"
+
+
+@pytest.mark.rule("CU-09", "BF-01")
+def test_a_fetch_that_looks_for_its_pds_starts_over_behind_the_gap(service):
+    """There is nobody yet to compare it with."""
     service.track(3)
     claim = service.claim(3)
     service.conn.execute("select sync.note_gap(%s)", [service.source_id])

@@ -1,5 +1,7 @@
 """sync.claim_identities(), set_identity(), fail_identity(): what a did resolves to."""
 
+import itertools
+
 import pytest
 
 from tests.sql.driver import Driver, Event, did
@@ -225,6 +227,36 @@ def test_a_failed_lookup_keeps_the_old_document_and_is_counted(service):
     assert claim(service) == []
     service.conn.execute("select set_config('sync.now', (now() + '2 minutes')::text, false)")
     assert A in claim(service)
+
+
+@pytest.mark.rule("IN-12", "IN-11")
+@pytest.mark.parametrize(
+    ("name", "reason", "is_seldom"),
+    [
+        (A, "not_found", True),
+        (A, "malformed", True),
+        (A, "transient", False),
+        ("did:web:gone.example.com", "transient", True),
+    ],
+)
+def test_who_cannot_be_found_for_long_is_looked_up_seldom(session, name, reason, is_seldom):
+    service = Driver(session())
+    service.conn.execute("select sync.track_repos(%s)", [[name]])
+    looked_up = []
+    for minute in range(2, 960, 5):
+        service.conn.execute(
+            "select set_config('sync.now', (now() + %s * interval '1 minute')::text, false)",
+            [minute],
+        )
+        if claim(service) == [name]:
+            looked_up.append(minute)
+            service.conn.execute("select sync.fail_identity(%s, %s)", [name, reason])
+    assert (len(looked_up) < 60) is is_seldom
+    assert max(b - a for a, b in itertools.pairwise(looked_up)) <= 60
+    status = "select identity_checked_at <= sync_priv.clock() from sync.repo_status"
+    assert service.value(status)
+    service.apply(Event(name, kind="identity"))
+    assert claim(service) == [name], "what the stream says goes before"
 
 
 @pytest.mark.rule("IN-16", "IN-17")

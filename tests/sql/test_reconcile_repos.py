@@ -254,6 +254,7 @@ def test_an_event_held_while_a_reconcile_finishes_is_not_stranded(service, clone
     assert service.texts(1) == {}
 
 
+@pytest.mark.scenario("A-52")
 @pytest.mark.rule("BF-07")
 def test_rows_outside_the_tracked_collections_are_left_alone(service):
     service.load(1, {"a": "x", (LIKE, "l"): "like"}, at=1, data="t1")
@@ -327,6 +328,7 @@ def test_an_interrupted_fetch_is_claimed_again_and_its_held_commits_count(servic
     assert service.texts(1) == {"a": "x", "c": "live"}
 
 
+@pytest.mark.scenario("A-47")
 def test_too_many_held_commits_leave_a_marker_that_forbids_synchronized(service):
     service.track(1)
     claim = service.claim(1)

@@ -135,6 +135,17 @@ def test_the_claims_of_a_session_end_with_it(session):
     assert [keeper.state(n) for n in (1, 2)] == ["fetching", "desynchronized"]
 
 
+@pytest.mark.rule("BF-14")
+def test_a_claim_that_names_nobody_is_given_up(session):
+    """A version without fetchers' numbers was killed, and then upgraded."""
+    keeper = Driver(session())
+    keeper.track(1)
+    keeper.claim(1)
+    keeper.conn.execute("update sync.repos set fetcher_id = null")
+    keeper.maintain()
+    assert keeper.state(1) == "desynchronized"
+
+
 def test_an_import_that_died_is_given_up(session):
     keeper, importer = Driver(session()), session()
     importer.execute("select * from sync.claim_import(%s)", [did(1)])

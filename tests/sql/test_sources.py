@@ -162,6 +162,22 @@ def test_removing_forgets_the_cursor_and_fences_the_running_lane_off(db, source)
     assert claim(db, again)["seq"] is None
 
 
+@pytest.mark.rule("CU-09", "CU-18")
+def test_a_gap_outlives_the_source_that_had_it(db, source):
+    """Another one is read, and knows nothing of what was lost."""
+    other = one(db, "select sync.add_source('wss://other.test')")
+    db.execute("select sync.note_gap(%s)", [source])
+    assert one(db, "select sync.remove_source('wss://relay.test')")
+    assert [row["source_id"] for row in db.execute("select * from sync.open_gaps()")] == [other]
+
+
+@pytest.mark.rule("CU-10", "CU-09", "D-14")
+def test_a_source_that_lost_its_history_has_lost_events_too(db, source):
+    """Those between our cursor and the end of what it had are in no stream any more."""
+    db.execute("select sync.stop_source(%s, 'FutureCursor: Cursor in the future.')", [source])
+    assert [row["source_id"] for row in db.execute("select * from sync.open_gaps()")] == [source]
+
+
 def test_a_lane_that_is_being_written_is_taken_over_when_the_writer_is_done(session):
     """No half batch: the successor's cursor holds what its predecessor committed."""
     service, successor = Driver(session()), session()

@@ -115,11 +115,11 @@ def test_what_a_pattern_covers(db, pattern, nsid, covers):
 
 
 def test_only_tracked_nsids_get_an_id(service):
-    service.conn.execute("select sync.intern_collections(%s)", [[LIKE, POST]])
+    service.conn.execute("select sync.intern_collections(%s, %s)", [[1, 1], [LIKE, POST]])
     assert service.rows("select nsid from sync.collections") == [{"nsid": POST}]
     track(service, LIKE)
     for _ in range(2):
-        service.conn.execute("select sync.intern_collections(%s)", [[LIKE, LIKE]])
+        service.conn.execute("select sync.intern_collections(%s, %s)", [[1, 1], [LIKE, LIKE]])
     assert service.value("select count(*) from sync.collections where nsid = %s", LIKE) == 1
 
 

@@ -31,6 +31,20 @@ def test_a_relay_alone_is_obeyed_at_once_and_checked_when_its_word_is_bad(servic
     assert service.claim_checks() == {}
 
 
+@pytest.mark.rule("D-11", "AC-13")
+def test_a_deletion_that_was_taken_back_purges_nothing_later(service):
+    """Its PDS does not know it one day, for another reason: that alone never deletes."""
+    service.say(1, "deleted")
+    service.say(1, None)
+    service.later("30 days")
+    claim = service.claim(1)
+    names = [claim.repo_id, claim.generation, claim.fetch_token, "repo_not_found"]
+    assert service.value("select sync.fail_fetch(%s, %s, %s, %s)", *names) is True
+    service.later("31 days")
+    assert service.answer(1, "unknown") is True
+    assert (service.stands(1), service.stored(1), service.purges()) == ((True, None), 1, 0)
+
+
 @pytest.mark.rule("AC-18")
 def test_a_word_that_changes_nothing_makes_no_work(service):
     service.say(1, None)
@@ -49,6 +63,7 @@ def test_a_word_that_changes_nothing_makes_no_work(service):
 # Several sources -----------------------------------------------------------------------------
 
 
+@pytest.mark.scenario("A-54")
 @pytest.mark.rule("AC-12", "A-54")
 def test_a_relay_that_lags_makes_no_account_flap(service):
     service.add_relay()
@@ -62,6 +77,7 @@ def test_a_relay_that_lags_makes_no_account_flap(service):
     assert (service.shape(start), service.state(1)) == ([], "synchronized")
 
 
+@pytest.mark.scenario("A-54")
 @pytest.mark.rule("AC-12", "D-11")
 def test_the_pds_decides_between_contradictory_relays(service):
     service.add_relay()
@@ -157,6 +173,7 @@ def test_words_of_long_ago_are_forgotten_with_an_answer(service):
 # Flapping ------------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario("A-54")
 @pytest.mark.rule("AC-16", "A-54")
 def test_an_account_that_flaps_is_fetched_a_few_times_and_then_seldom(service):
     fetched = 0
@@ -183,6 +200,27 @@ def test_who_flaps_while_hidden_does_not_put_the_question_off(service):
         service.say(1, None)
     wait = "select ask_at - sync_priv.clock() <= interval '5 s' from sync_priv.account_checks"
     assert service.value(wait), "as when it began to be too often"
+
+
+@pytest.mark.rule("AC-16", "SG-09")
+@pytest.mark.parametrize("has_two_relays", [False, True])
+def test_who_flaps_faster_than_his_pds_answers_has_it_asked_seldom(service, has_two_relays):
+    """Each word overtakes the answer that is under way, and none of them asks for another."""
+    if has_two_relays:
+        service.add_relay()
+    asked = 0
+    for second in range(120):
+        service.later(f"{second} s")
+        serial = service.claim_checks().get(A)
+        service.say(1, "deactivated")
+        service.say(1, None)
+        if serial is not None:
+            asked += 1
+            assert service.answer_to(1, serial, "active") is False
+    assert 1 <= asked <= 12
+    service.later("2 hours")
+    assert service.answer(1, "active") is True
+    assert service.stands(1) == (True, None)
 
 
 @pytest.mark.rule("AC-16")

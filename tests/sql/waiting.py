@@ -38,6 +38,17 @@ def wait_until_blocked(observer: Session, waiting: Session) -> None:
     raise AssertionError(f"backend {pid} waits for nobody")
 
 
+def wait_until_gone(observer: Session, pid: int) -> None:
+    """Return as soon as a backend has ended and let go of everything."""
+    pause = Event()
+    for _ in range(int(PATIENCE_S / 0.002)):
+        there = observer.execute("select from pg_stat_activity where pid = %s", [pid])
+        if there.fetchone() is None:
+            return
+        pause.wait(0.002)
+    raise AssertionError(f"backend {pid} does not end")
+
+
 def impatient(session: Session) -> Session:
     """Make a session fail instead of waiting for a lock."""
     session.execute("set lock_timeout = '2s'")

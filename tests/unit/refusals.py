@@ -123,6 +123,7 @@ FRAMES: dict[str, tuple[Callable[[], bytes], str]] = {
     "bad_did": (lambda: told(repo="did:plc:"), "MT-02"),
     "bad_field": (lambda: told(blocks="text"), "MT-01"),
     "bad_seq": (lambda: told(seq=0), "CU-01"),
+    "too_many_items": (lambda: told(more=[{}] * 100_001), "ES-19"),
     # what is seen before the signature, and that
     "bad_car_header": (lambda: told(blocks=b"\x01\xa0"), "CA-02"),
     "bad_commit": (lambda: with_commit(version=2), "CM-10"),
@@ -184,7 +185,9 @@ ELSEWHERE = {
     "seq_fell": "takes two frames",
     "sync_differs": "takes two frames",
     "text_frame": "captures have binary frames only",
+    "too_many_collections": "of the database",
     "too_many_records": "of exports",
+    "too_slow": "of exports, on the machine that verifies them",
     "unexpected_error": "of none, by intention",
     "wrong_host": "which connection brought a frame is not in the file",
 }

@@ -21,6 +21,7 @@ from sync.atproto.frame import (
     RepoOp,
     SyncMessage,
     UnknownMessage,
+    peek,
     peek_did,
     read_frame,
     write_frame,
@@ -61,6 +62,14 @@ def test_every_known_kind_is_read() -> None:
         frame = write_frame(kind, body)
         assert read_frame(frame) == expected[kind]
         assert peek_did(frame) == DID
+
+
+@pytest.mark.rule("CU-01")
+def test_a_seq_out_of_range_is_not_seen_before_a_frame_is_read_either() -> None:
+    for seq in (1, 2**53 - 1):
+        assert peek(write_frame("#sync", {**SYNC, "seq": seq})) == (DID, seq)
+    for odd in (0, -1, 2**53, 2**63 - 1, "7", True, None):
+        assert peek(framed({"op": 1, "t": "#sync"}, {**SYNC, "seq": odd})) == (DID, None)
 
 
 @pytest.mark.rule("ES-08", "CU-13", "MT-06")
@@ -173,6 +182,13 @@ def test_the_smallest_and_the_largest_seq_pass() -> None:
         assert message.seq == seq
 
 
+@pytest.mark.rule("CU-01", "FA-14")
+@pytest.mark.parametrize("seq", [0, -1, 2**53, 2**63 - 1, "7", True])
+def test_a_seq_that_is_none_is_not_passed_on(seq: object) -> None:
+    """Of a stranger's event nothing else is read: it would become a cursor."""
+    assert peek(write_frame("#sync", {**SYNC, "seq": seq})) == (DID, None)
+
+
 @pytest.mark.rule("MT-02", "SX-01")
 @pytest.mark.parametrize("did", ["did:PLC:x", "did:plc:x\n", "plc:x", "", "did:plc:" + "a" * 2050])
 def test_a_did_that_is_none_is_refused(did: str) -> None:
@@ -203,6 +219,33 @@ def test_a_path_cannot_pass_itself_off_as_the_did() -> None:
     bait = "drepox did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
     ops = [{"action": "create", "path": bait, "cid": Link(CID)}]
     assert peek_did(write_frame("#commit", {**COMMIT, "ops": ops})) == DID
+
+
+@pytest.mark.rule("ES-11", "MT-01")
+def test_a_field_more_does_not_make_it_somebody_elses_message() -> None:
+    other = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+    body = {**COMMIT, "did": other}
+    assert peek_did(write_frame("#commit", body)) == DID
+    longer = cbor.encode({"op": 1, "t": "#commit", "more": 1}) + cbor.encode(body)
+    assert peek_did(longer) == DID
+    assert peek_did(write_frame("#sync", {**SYNC, "repo": other})) == DID
+    named = cbor.encode({"op": 1, "t": "#sync", "more": "#commit"}) + cbor.encode(
+        {**SYNC, "repo": other}
+    )
+    assert peek_did(named) == DID
+
+
+@pytest.mark.rule("ES-19", "FA-02")
+def test_a_frame_of_too_many_items_is_left_out_and_still_says_whose_it_is() -> None:
+    ops = [{"action": "create", "path": "a.b.c/d", "cid": Link(CID)}] * 200
+    read_frame(write_frame("#commit", {**COMMIT, "ops": ops, "more": [{}] * 90_000}))
+    with pytest.raises(BadMessage, match="too_many_items") as caught:
+        read_frame(write_frame("#commit", {**COMMIT, "ops": ops, "more": [{}] * 100_000}))
+    assert (caught.value.did, caught.value.seq) == (DID, 7)
+    with pytest.raises(BadMessage, match="too_many_items"):
+        read_frame(b"\xa0" * 1_000_000)
+    with pytest.raises(FramingError):
+        read_frame(write_frame("#commit", {**COMMIT, "more": [{}] * 100_000})[:-1])
 
 
 @pytest.mark.rule("FA-14")

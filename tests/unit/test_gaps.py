@@ -10,6 +10,8 @@ import httpx
 import pytest
 
 from sync import gaps
+from sync.atproto.identity import DidDocument
+from sync.errors import IdentityError
 from sync.http import HttpClient, HttpFailure, Reply
 
 pytestmark = pytest.mark.timeout(20)
@@ -29,11 +31,13 @@ class Pds(HttpClient):
         self,
         *,
         is_away: bool = False,
+        is_active: bool = True,
         delay_s: float = 0.0,
         cursors: Iterable[object] = itertools.count(1),
     ) -> None:
         super().__init__(user_agent="test")
         self.is_away = is_away
+        self.is_active = is_active
         self.delay_s = delay_s
         self.cursors = map(str, cursors)
         self.asked = 0
@@ -48,10 +52,29 @@ class Pds(HttpClient):
             return Reply(200, httpx.Headers(), json.dumps(page).encode())
         if self.is_away:
             raise HttpFailure("unreachable", url)
-        body = {"did": str(options["params"]["did"]), "active": True, "rev": "3jzfcijpj2z2a"}
+        body = {
+            "did": str(options["params"]["did"]),
+            "active": self.is_active,
+            "rev": "3jzfcijpj2z2a",
+        }
         return Reply(200, httpx.Headers(), json.dumps(body).encode())
 
 
+class Directory:
+    """Stands in for a resolver that finds no document, or takes for ever."""
+
+    def __init__(self, *, reason: str = "not_found", is_slow: bool = False) -> None:
+        self.reason = reason
+        self.is_slow = is_slow
+
+    async def document(self, did: str, *, max_age_s: float = 0.0) -> DidDocument:
+        """Fail to look a DID up."""
+        if self.is_slow:
+            await asyncio.Event().wait()
+        raise IdentityError(self.reason, f"{did}, {max_age_s:g} s")
+
+
+@pytest.mark.scenario("A-56")
 @pytest.mark.rule("BF-18", "CU-09")
 async def test_a_list_without_end_costs_a_bounded_time(monkeypatch):
     monkeypatch.setattr(gaps, "HOST_TIMEOUT_S", 0.2)

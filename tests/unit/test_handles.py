@@ -48,6 +48,7 @@ class Names:
         return Reply(status, httpx.Headers(), f" {self.http}\n".encode())
 
 
+@pytest.mark.scenario("A-57")
 @pytest.mark.rule("IN-08", "IN-09", "IN-10", "IN-14")
 @pytest.mark.parametrize(
     ("dns", "http", "expected"),

@@ -12,6 +12,7 @@ from sync.http import AddressPolicy, RefusedAddress, Reply, is_public, retry_aft
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+@pytest.mark.scenario("A-55")
 @pytest.mark.rule("OP-01", "A-55")
 @pytest.mark.parametrize(
     "address",
@@ -46,6 +47,7 @@ def test_an_address_of_the_internet_is_public(address):
     assert is_public(address)
 
 
+@pytest.mark.scenario("A-57")
 @pytest.mark.rule("D-17", "ES-01", "A-57")
 @pytest.mark.parametrize(
     "url",

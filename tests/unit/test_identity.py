@@ -139,6 +139,7 @@ def test_the_pds_is_the_first_entry_of_its_id_and_type() -> None:
     assert parse_did_document(DID, document(service=services)).pds_url is None
 
 
+@pytest.mark.scenario("A-57")
 @pytest.mark.rule("IN-05")
 @pytest.mark.parametrize(
     ("url", "endpoint"),

@@ -117,6 +117,7 @@ async def test_a_did_is_asked_for_at_one_place_within_bounds(did, url):
     assert web.caps == {(MAX_DOCUMENT_BYTES, REQUEST_TIMEOUT_S)}
 
 
+@pytest.mark.scenario("A-57")
 @pytest.mark.rule("IN-02", "IN-04", "IN-13", "IN-14", "D-16", "A-57")
 @pytest.mark.parametrize(
     ("answer", "reason", "requests"),
@@ -145,6 +146,14 @@ async def test_answers_are_told_apart_and_a_tombstone_is_asked_for_twice(answer,
 async def test_a_tombstone_that_is_not_confirmed_is_none():
     web = Web(refusal(410), document())
     assert (await web.resolver.document(ALICE)).did == ALICE
+
+
+@pytest.mark.rule("D-16", "D-11", "IN-14")
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_web_server_without_the_document_gives_no_account_up(status):
+    """Any page that cannot be found may say so in these words; the account would be purged."""
+    web = Web(refusal(status, "The page you requested is not available."))
+    assert await web.reason("did:web:example.org") == "not_found"
 
 
 @pytest.mark.rule("IN-12")
@@ -268,6 +277,7 @@ async def test_of_a_handle_nobody_answers_for_nothing_is_known():
     assert (await web.resolver.resolve(ALICE)).handle is None, "that its web server knows nothing"
 
 
+@pytest.mark.scenario("A-57")
 @pytest.mark.rule("IN-07", "A-57")
 async def test_two_dids_may_claim_one_handle_and_one_of_them_has_it():
     web = Web(document())

@@ -164,6 +164,20 @@ def test_a_flaw_behind_an_authentic_commit_makes_it_broken() -> None:
     assert refused(change.message(blocks=b"")) == ("car_cut", False)
 
 
+@pytest.mark.rule("D-03", "CA-06", "CA-07")
+def test_a_flaw_before_an_authentic_commit_makes_it_broken_as_well() -> None:
+    change = one_create()
+    flawed = (cid_for(b"another block"), b"a block")
+    commit = (change.commit, change.commit_block)
+    late = write_car(change.commit, [flawed, *change.proof.items(), commit])
+    assert refused(change.message(blocks=late)) == ("hash_mismatch", True)
+    forged = write_car(change.commit, [flawed, (change.commit, change.commit_block + b"\x00")])
+    assert refused(change.message(blocks=forged)) == ("hash_mismatch", False)
+    many = [(cid_for(b"%d" % number), b"%d" % number) for number in range(20_000)]
+    far = write_car(change.commit, [flawed, *many, commit])
+    assert refused(change.message(blocks=far)) == ("hash_mismatch", False)
+
+
 @pytest.mark.rule("CM-03", "CM-04", "D-01", "A-27")
 def test_the_limits_of_a_commit_hold_on_both_sides() -> None:
     change = Change({}, some_records(range(201)))

@@ -53,6 +53,7 @@ def short_plan(rng: random.Random, visits: Sequence[Visit]) -> list[tuple[Visit,
     return plan
 
 
+@pytest.mark.scenario("A-09", "A-51")
 @pytest.mark.rule("CU-04", "CU-05", "BF-02", "BF-13", "BF-14")
 async def test_everything_converges_whatever_is_killed_wherever(tmp_path: Path) -> None:
     rng = random.Random(SEED)

@@ -7,7 +7,6 @@ chunks and partitions end in the middle of things.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
@@ -15,7 +14,7 @@ from psycopg.rows import DictRow, dict_row
 from sync.database import connect_sync
 from sync.schema import sql_folder
 from tests.postgres import TEMPLATE, Server
-from tests.sql.waiting import PATIENCE_S
+from tests.sql.waiting import wait_until_gone
 
 Session = psycopg.Connection[DictRow]
 
@@ -101,13 +100,7 @@ class Scratch:
     def kill(self, pid: int) -> None:
         """End a backend, and wait until it has let go of everything."""
         self.admin.execute("select pg_terminate_backend(%s)", [pid])
-        pause = Event()
-        for _ in range(int(PATIENCE_S / 0.002)):
-            there = self.admin.execute("select from pg_stat_activity where pid = %s", [pid])
-            if there.fetchone() is None:
-                return
-            pause.wait(0.002)
-        raise AssertionError(f"backend {pid} does not end")
+        wait_until_gone(self.admin, pid)
 
     def reset(self) -> None:
         """Make the database as it was at first; no transaction is open in it."""
