@@ -117,7 +117,9 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             ip = inner
-    return ip.is_global and not ip.is_multicast
+    # Older forms of inner networks, and of IPv4 within IPv6, count as global otherwise.
+    is_old = ip.is_reserved or (isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local)
+    return ip.is_global and not (ip.is_multicast or is_old)
 
 
 def _is_address(host: str) -> bool:

@@ -16,6 +16,7 @@ from sync.cli.reference import render_reference as render_commands
 from sync.config import render_reference as render_settings
 from sync.database import connect_sync
 from sync.reasons import render_reference as render_reasons
+from tests.conformance import page as conformance
 from tests.postgres import TEMPLATE, chosen_binaries, running_server
 from tests.sql import reference
 
@@ -189,6 +190,7 @@ def main() -> None:
     SETTINGS_FILE.write_text(render_settings(), encoding="utf-8")
     COMMANDS_FILE.write_text(render_commands(), encoding="utf-8")
     PROBLEMS_FILE.write_text(render_reasons(), encoding="utf-8")
+    conformance.PAGE_FILE.write_text(conformance.render_page(), encoding="utf-8")
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server(Path(folder) / "data", chosen_binaries()) as server,

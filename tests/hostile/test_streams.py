@@ -80,7 +80,7 @@ POISON: dict[str, bytes | str] = {
 
 
 @pytest.mark.scenario("A-02", "A-04")
-@pytest.mark.rule("ES-04", "ES-05", "ES-06", "ES-07", "ES-12", "ES-13", "D-02")
+@pytest.mark.rule("ES-04", "ES-05", "ES-06", "ES-07", "ES-12", "ES-13", "D-02", "FA-01")
 @pytest.mark.parametrize("name", POISON)
 async def test_a_poison_frame_costs_three_connections_and_no_event(
     world: HostileWorld, wire: Distortion, name: str

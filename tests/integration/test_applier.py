@@ -137,6 +137,8 @@ async def test_a_batch_applied_twice_is_applied_once(ingest, clone):
     assert logged
     await applier.apply(batch)
     assert await owner.fetchval("select count(*) from sync.changes") == logged
+    states = await owner.fetch("select distinct sync_state from sync.repo_status")
+    assert [tuple(row) for row in states] == [("synchronized",)]
     await owner.close()
 
 

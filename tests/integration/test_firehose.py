@@ -36,7 +36,7 @@ async def test_strangers_that_are_malformed_are_counted_together(clone, tmp_path
             await rig.crash()
 
 
-@pytest.mark.rule("CU-11")
+@pytest.mark.rule("CU-11", "ES-08")
 async def test_a_consumer_that_was_too_slow_comes_back(clone, tmp_path: Path):
     async with Simnet(seed=98, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")

@@ -310,7 +310,7 @@ async def is_hidden(rig: Rig, account) -> bool:
     return await rig.stored(account) == {}
 
 
-@pytest.mark.rule("CU-10", "D-14", "A-05")
+@pytest.mark.rule("CU-10", "D-14", "A-05", "ES-08")
 async def test_a_cursor_in_the_future_stops_the_source_until_it_is_rewound(clone, tmp_path: Path):
     async with Simnet(seed=45, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")
@@ -336,3 +336,18 @@ async def test_a_cursor_in_the_future_stops_the_source_until_it_is_rewound(clone
 async def is_stopped(rig: Rig) -> bool:
     """Tell whether the source was switched off."""
     return not await rig.conn.fetchval("select is_enabled from sync.source_status")
+
+
+@pytest.mark.rule("CU-12", "CU-18")
+async def test_another_relay_has_a_cursor_of_its_own_and_everything_is_compared(
+    clone, tmp_path: Path
+):
+    async with Simnet(seed=49, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = await follow_alice(rig, net)
+        await rig.stop()
+        before = await rig.last_change()
+        alice.delete(NOTE, "a")
+        await rig.conn.fetchval("select sync.remove_source($1)", net.relay_url)
+        rig.start([(net.relay_url.replace("127.0.0.1", "localhost"), "relay")])
+        await rig.level(alice)
+        assert await rig.changes(alice, after=before) == [("delete", "a", False)]

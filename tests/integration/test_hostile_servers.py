@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from sync.download import download_repo
+from sync.atproto.export import ExportLimits, read_export
+from sync.download import FetchError, HostHealth, download_repo
+from sync.errors import ExportError
 from sync.firehose import FirehoseReader
 from sync.http import HttpClient, HttpFailure
 from sync.progress import SourceProgress
 from sync.simnet import Simnet
 from sync.stream import FrameQueue, StreamState
 from tests.integration.rig import NOTE, note, rig_on
+from tests.unit.repos import DID, KEY, NOW_US, Change, some_records
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -71,7 +74,7 @@ async def peak_of(http: HttpClient, place: str) -> tuple[str, int]:
         tracemalloc.stop()
 
 
-@pytest.mark.rule("OP-01", "CA-14")
+@pytest.mark.rule("CA-14")
 async def test_the_body_of_a_redirect_is_not_read():
     parts = head("302 Found", "location: /again"), bytes(MIB)
     async with server(*parts, repeat_last=64) as place, client() as http:
@@ -162,3 +165,24 @@ def _from_elsewhere(did: str, url: str):
         await download_repo(http, url if wanted == did else pds_url, wanted, file, **limits)
 
     return download
+
+
+@pytest.mark.rule("CA-18", "CA-05")
+async def test_neither_type_nor_length_of_an_export_is_believed():
+    car = Change({}, some_records(range(20))).export()
+    is_whole = {}
+    for length in (len(car), 10, 10**15):
+        headers = "content-type: text/html", f"content-length: {length}"
+        file = io.BytesIO()
+        async with server(head("200 OK", *headers), car) as place, client() as http:
+            try:
+                await download_repo(
+                    http, f"http://{place}", DID, file,
+                    max_bytes=MIB, timeout_s=10, health=HostHealth(),
+                )  # fmt: skip
+                read_export(file, DID, KEY.public, now_us=NOW_US, limits=ExportLimits())
+            except (FetchError, ExportError):
+                is_whole[length] = False
+            else:
+                is_whole[length] = True
+    assert is_whole == {len(car): True, 10: False, 10**15: False}

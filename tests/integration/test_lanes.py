@@ -53,6 +53,7 @@ async def write_everywhere(accounts: list[Account], text: str) -> None:
             account.create(NOTE, note(text), rkey=f"{text}-{number}")
 
 
+@pytest.mark.rule("MT-04")
 async def test_every_lane_has_its_share_and_no_change_is_lost_or_doubled(clone, tmp_path: Path):
     async with Simnet(seed=51, start_us=None) as net, rig_on(net, clone, tmp_path, lanes=3) as rig:
         accounts = await follow(rig, net)
@@ -63,6 +64,7 @@ async def test_every_lane_has_its_share_and_no_change_is_lost_or_doubled(clone, 
                 change[1] for change in await rig.changes(account) if change[0] == "create"
             )
             assert told == {f"live-{number}": 1 for number in range(5)}
+        assert "chain_break" not in await rig.problems(), "a repo's commits came in order"
         await rig.stop()
 
 

@@ -120,7 +120,7 @@ async def test_a_handle_that_nobody_answers_for_stays_what_it_was(ingest, clone)
     await owner.close()
 
 
-@pytest.mark.rule("SG-09", "MT-08")
+@pytest.mark.rule("SG-09", "MT-08", "HO-02")
 async def test_a_refresh_is_forced_once_a_minute_for_each_did():
     now = [0.0]
     async with Simnet(seed=66) as net, client() as http:

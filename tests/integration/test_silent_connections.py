@@ -79,6 +79,7 @@ async def follow(rig: Rig, net: Simnet, relay_url: str) -> Account:
     return alice
 
 
+@pytest.mark.rule("ES-17")
 async def test_a_connection_whose_other_end_is_gone_is_given_up(
     clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -96,6 +97,7 @@ async def test_a_connection_whose_other_end_is_gone_is_given_up(
             await rig.stop()
 
 
+@pytest.mark.rule("ES-17")
 async def test_a_connection_that_brings_nothing_is_given_up(
     clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -125,7 +125,6 @@ async def test_a_handle_answers_by_host_header(net, client):
     assert (status, body) == (200, {"did": account.did})
 
 
-@pytest.mark.rule("CA-10", "CA-19", "MS-19")
 async def test_an_export_verifies_and_is_in_no_helpful_order(net, client):
     (account,) = generate(net.world, 1, 300)
     car = await client.car(net.pds_urls[0], "sync.getRepo", did=account.did)
@@ -164,7 +163,6 @@ async def test_status_latest_commit_and_records_are_told(net, client):
     assert (await client.xrpc(pds, "sync.getBlob"))[0] == 501
 
 
-@pytest.mark.rule("AC-13")
 @pytest.mark.parametrize(
     ("status", "error"),
     [
@@ -189,7 +187,6 @@ async def test_an_unknown_account_is_not_found_and_a_missing_parameter_is_said(n
     assert (status, body["error"]) == (400, "InvalidRequest")
 
 
-@pytest.mark.rule("BF-17", "BF-18")
 async def test_list_repos_pages_until_no_cursor_is_left(net, client):
     dids = [net.create_account(pds=number % 2).did for number in range(7)]
     for base, expected in ((net.pds_urls[0], dids[::2]), (net.relay_http_url, dids)):
@@ -209,7 +206,6 @@ async def test_list_repos_pages_until_no_cursor_is_left(net, client):
 # The stream
 
 
-@pytest.mark.rule("CU-06", "CU-07")
 async def test_cursors_choose_between_all_some_and_only_new_events(net, client):
     account = net.create_account()
     last = net.world.relay.last_seq
@@ -230,7 +226,6 @@ async def test_cursors_choose_between_all_some_and_only_new_events(net, client):
             assert (verified.rev, message.seq) == (account.rev, last + 1)
 
 
-@pytest.mark.rule("CU-08", "CU-13")
 async def test_an_outdated_cursor_is_told_and_then_served_what_is_left(net, client):
     account = net.create_account()
     net.forget_history()
@@ -245,7 +240,6 @@ async def test_an_outdated_cursor_is_told_and_then_served_what_is_left(net, clie
         assert await next_seqs(socket, 1) == [kept + 1]
 
 
-@pytest.mark.rule("CU-10", "ES-08")
 async def test_a_future_cursor_gets_an_error_frame_and_a_close(net, client):
     async with client.subscribe(net.relay_url, 10_000) as socket:
         message = await next_message(socket)
@@ -255,7 +249,6 @@ async def test_a_future_cursor_gets_an_error_frame_and_a_close(net, client):
         assert socket.close_code == 1008
 
 
-@pytest.mark.rule("CU-11")
 async def test_a_slow_consumer_is_told_and_hung_up_on(net, client):
     net.create_account()
     async with client.subscribe(net.relay_url, net.world.relay.last_seq - 1) as socket:
@@ -266,7 +259,6 @@ async def test_a_slow_consumer_is_told_and_hung_up_on(net, client):
         assert message.error == "ConsumerTooSlow"
 
 
-@pytest.mark.rule("CU-02")
 async def test_dropped_events_leave_a_gap_and_the_stream_goes_on(net, client):
     account = net.create_account()
     last = net.world.relay.last_seq
@@ -315,7 +307,6 @@ async def test_traffic_arrives_and_verifies(net, client):
 # Scripted trouble
 
 
-@pytest.mark.rule("BF-01", "BF-11")
 async def test_a_held_export_is_of_the_time_before_the_hold(net, client):
     account = net.create_account()
     account.create(NOTE, note("before"))
@@ -351,7 +342,6 @@ async def test_a_stale_export_is_an_earlier_signed_state(net, client):
         assert read_whole(account, car).commit.rev == rev
 
 
-@pytest.mark.rule("BF-16")
 async def test_errors_are_answered_as_often_as_scripted(net, client):
     account = net.create_account()
     net.fail_next(
@@ -373,7 +363,6 @@ async def test_the_directory_can_fail_for_one_did(net, client):
     assert (await client.get(f"{net.plc_url}/{account.did}"))[0] == 200
 
 
-@pytest.mark.rule("CA-05")
 async def test_a_cut_export_ends_in_the_middle(net, client):
     (account,) = generate(net.world, 1, 100)
     net.fail_next("sync.getRepo", cut_after_bytes=5_000)

@@ -20,7 +20,7 @@ def service(session):
 # Deletion is confirmed -----------------------------------------------------------------------
 
 
-@pytest.mark.rule("D-11", "D-15", "AC-03", "AC-06", "AC-07", "Z-15")
+@pytest.mark.rule("D-11", "D-15", "AC-03", "AC-06", "AC-07")
 @pytest.mark.parametrize(
     "answer", [("inactive", "deleted"), ("unknown", None), ("tombstoned", None)]
 )
@@ -46,7 +46,7 @@ def test_a_confirmed_deletion_purges_and_the_same_rev_is_fetched_again(service, 
     assert kinds == ["account", "purge", "account", "snapshot"]
 
 
-@pytest.mark.rule("Z-15")
+@pytest.mark.rule("D-15")
 def test_the_very_same_rev_may_come_back(service):
     service.say(1, "deleted")
     service.answer(1, "unknown")
@@ -163,7 +163,7 @@ def test_a_crash_between_confirmation_and_purge_leaves_neither(service, session)
 # Which answers count -------------------------------------------------------------------------
 
 
-@pytest.mark.rule("MG-03", "AC-11")
+@pytest.mark.rule("MG-03", "AC-11", "HO-05")
 @pytest.mark.parametrize("answer", [("inactive", "deleted"), ("unknown", None), ("active", None)])
 def test_an_old_hosts_answer_counts_for_nothing(service, answer):
     service.say(1, "deleted")
@@ -173,6 +173,7 @@ def test_an_old_hosts_answer_counts_for_nothing(service, answer):
     assert A in service.claim_checks()
 
 
+@pytest.mark.rule("HO-05", "AC-09")
 def test_an_answer_is_over_when_more_was_said_since(service):
     service.say(1, "deleted")
     old = service.claim_checks()[A]

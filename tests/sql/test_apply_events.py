@@ -51,6 +51,7 @@ def test_a_commit_that_continues_the_head_changes_records_head_cursor_and_log(la
     assert lane.value("select seq from sync.cursors") == lane.cursor
 
 
+@pytest.mark.rule("BF-15")
 def test_a_chain_in_one_batch_is_applied_whole_and_every_op_is_logged(lane):
     loaded(lane)
     start = lane.position()
@@ -81,7 +82,6 @@ def test_a_deleted_record_is_as_one_that_never_was(lane):
     assert lane.texts(1)["c"] == "one"
 
 
-@pytest.mark.rule("CM-15", "FA-04")
 def test_after_a_change_by_hand_an_op_is_told_as_what_it_does_here(lane):
     loaded(lane)
     lane.conn.execute("delete from sync.stored_records where rkey in ('a', 'b')")
@@ -106,6 +106,7 @@ def test_after_a_change_by_hand_an_op_is_told_as_what_it_does_here(lane):
     assert lane.texts(1) == {"a": "three"}
 
 
+@pytest.mark.rule("CM-15", "FA-04", "CU-17")
 def test_a_replayed_batch_changes_nothing(lane):
     loaded(lane)
     batch = [commit(A, 11, 10, Op("create", "c", "one")), commit(A, 12, 11, Op("delete", "c"))]
@@ -126,7 +127,31 @@ def test_a_commit_that_is_told_twice_in_one_batch_is_applied_once(lane):
     assert lane.state(1) == "synchronized"
 
 
-@pytest.mark.rule("CM-17", "CM-18", "CM-19", "FA-06", "SN-08", "AC-17")
+@pytest.mark.rule("CU-16")
+def test_commits_count_by_their_revs_whatever_number_they_came_under(lane):
+    loaded(lane)
+    outcome = lane.apply(
+        commit(A, 13, 12, Op("create", "e", "three")),
+        commit(A, 11, 10, Op("create", "c", "one")),
+        commit(A, 12, 11, Op("create", "d", "two")),
+    )
+    assert outcome == {"applied": 3}
+    assert lane.value("select rev from sync.heads where repo_id = 1") == rev(13)
+
+
+@pytest.mark.rule(
+    "CM-17",
+    "CM-18",
+    "FA-06",
+    "CM-19",
+    "CM-20",
+    "SN-08",
+    "SN-10",
+    "AC-17",
+    "IV-07",
+    "FA-13",
+    "IV-09",
+)
 @pytest.mark.parametrize(
     "event",
     [
@@ -168,6 +193,7 @@ def test_the_valid_prefix_before_a_break_is_applied(lane):
 @pytest.mark.rule("SN-06", "SN-07")
 def test_a_sync_with_our_data_only_moves_the_rev(lane):
     loaded(lane)
+    assert lane.apply(Event(A, kind="sync", rev=10, data="t10")) == {"stale": 1}, "no news"
     lane.apply(
         Event(A, kind="sync", rev=12, data="t10"),
         commit(A, 13, 12, Op("delete", "a"), before="t10"),
@@ -202,19 +228,22 @@ def test_ops_outside_the_tracked_collections_move_the_chain_only(lane):
     assert lane.state(1) == "synchronized"
 
 
+@pytest.mark.rule("MT-11")
 def test_events_of_repos_nobody_tracks_are_counted_and_dropped(lane):
     loaded(lane)
     assert lane.apply(commit(did(9), 11, 10, Op("create", "c", "x"))) == {"untracked": 1}
 
 
-@pytest.mark.rule("BF-03")
+@pytest.mark.rule("BF-03", "CM-21", "BF-20")
 def test_a_repo_that_waits_for_its_fetch_drops_commits_and_remembers_the_rev(lane):
     lane.track(1)
-    assert lane.apply(commit(A, 11, 10, Op("create", "c", "x"))) == {"dropped": 1}
-    assert lane.value("select seen_rev from sync.heads") == rev(11)
+    first = Event(A, rev=11, since=None, before=None, data="t11", ops=[Op("create", "b", "y")])
+    assert lane.apply(first, commit(A, 12, 11, Op("create", "c", "x"))) == {"dropped": 2}
+    assert lane.value("select seen_rev from sync.heads") == rev(12)
+    assert lane.value("select count(*) from sync.stored_records") == 0
 
 
-@pytest.mark.rule("AC-02", "AC-04", "AC-15", "AC-18")
+@pytest.mark.rule("AC-02", "AC-04", "AC-15", "AC-18", "FA-07", "SN-04")
 def test_a_deactivated_account_is_hidden_at_once_logged_once_and_ignores_commits(lane):
     loaded(lane)
     start = lane.position()
@@ -223,6 +252,8 @@ def test_a_deactivated_account_is_hidden_at_once_logged_once_and_ignores_commits
         commit(A, 11, 10, Op("delete", "a")), gone, commit(A, 12, 11, Op("delete", "b")), gone
     )
     lane.apply(gone)
+    assert lane.apply(Event(A, kind="sync", rev=13, data="t11")) == {"dropped": 1}
+    assert lane.value("select rev from sync.heads where repo_id = 1") == rev(11)
     assert lane.texts(1) == {}
     assert lane.value("select count(*) from sync.stored_records where repo_id = 1") == 1
     assert [c[0] for c in lane.log(start)] == ["delete", "account", "purge"]
@@ -251,7 +282,7 @@ def test_of_several_words_on_an_account_in_one_batch_the_last_one_counts(lane):
     assert lane.value(standing, A) == "(f,suspended)"
 
 
-@pytest.mark.rule("MT-07")
+@pytest.mark.rule("MT-07", "IN-01")
 def test_an_identity_event_only_asks_for_a_new_look(lane):
     loaded(lane)
     for known in (A, B):
@@ -296,6 +327,7 @@ def test_a_rejected_message_leads_to_one_fetch_when_the_key_turns_out_new(lane):
     assert lane.state(1) == "desynchronized"
 
 
+@pytest.mark.rule("CU-04")
 def test_a_fenced_lane_is_refused_and_writes_nothing(lane):
     loaded(lane)
     lane.conn.execute("select * from sync.claim_lane(%s)", [lane.source_id])
@@ -313,6 +345,7 @@ def test_a_stage_that_is_not_ours_is_refused(session):
     assert refusal.value.sqlstate == "SY102"
 
 
+@pytest.mark.rule("MT-04")
 def test_a_busy_repo_is_held_not_waited_for_and_never_overtaken(lane, clone):
     loaded(lane)
     with connect_sync(clone, name="other", autocommit=False) as other:
@@ -338,6 +371,7 @@ def test_an_idle_tick_walks_what_was_held_while_the_repo_was_busy(lane, clone):
     assert lane.texts(1) == {"b": "ipsum"}
 
 
+@pytest.mark.rule("BF-21")
 def test_what_waits_for_a_locked_repo_is_bounded(lane, clone):
     loaded(lane)
     with connect_sync(clone, name="other", autocommit=False) as other:

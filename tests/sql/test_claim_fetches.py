@@ -130,6 +130,7 @@ def test_what_was_queued_before_a_purge_waits_for_its_end(service, session):
 # Hosts ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("OP-02")
 def test_each_host_gets_its_share_and_no_more(service):
     service.track(1, 2, 3, 4, 5)
     service.locate(1, 2, 3, pds="https://one.test")
@@ -173,6 +174,7 @@ def test_a_host_that_asked_for_a_pause_is_left_alone(service):
     assert claimed(service) == [did(1)]
 
 
+@pytest.mark.rule("OP-02")
 def test_a_queued_repo_of_a_host_that_pauses_waits_in_the_queue(service):
     service.track(1, 2)
     service.locate(1, 2)

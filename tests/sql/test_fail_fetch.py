@@ -28,7 +28,7 @@ def repo(service: Driver):
     return service.row("select *, next_fetch_at - now() as wait from sync.repos")
 
 
-@pytest.mark.rule("BF-16")
+@pytest.mark.rule("BF-16", "FA-11")
 def test_the_repo_remembers_why_and_waits_longer_each_time(service):
     waits = []
     for attempt in (1, 2, 3):
@@ -49,6 +49,7 @@ def test_the_wait_is_an_hour_at_most(service):
     assert 2600 < repo(service)["wait"].total_seconds() <= 3600
 
 
+@pytest.mark.rule("BF-13")
 def test_a_claim_that_is_over_changes_nothing(service):
     claim = service.claim(1)
     assert fail(service, claim)
@@ -72,7 +73,7 @@ def test_a_pds_that_says_the_account_is_gone_hides_it(service):
     assert len(service.rows("select * from sync.claim_checks(10)")) == 1, "and asked again"
 
 
-@pytest.mark.rule("BF-16")
+@pytest.mark.rule("BF-16", "OP-02")
 def test_a_host_that_wants_a_pause_gets_it(service):
     service.conn.execute("select set_config('sync.now', '2026-01-01 00:00:00+00', false)")
     fail(service, service.claim_directly(1), p_host_ready_at="2026-01-01 00:05:00+00")

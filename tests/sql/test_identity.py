@@ -141,7 +141,7 @@ def rejected(service):
     return service
 
 
-@pytest.mark.rule("A-21", "D-03")
+@pytest.mark.rule("A-21", "D-03", "SG-11")
 @pytest.mark.parametrize("change", [{"key": "did:key:z2"}, {"pds": "https://new.test"}])
 def test_a_new_key_or_pds_makes_up_for_a_rejected_message_once(rejected, change):
     resolve(rejected, **change)
@@ -212,7 +212,7 @@ def test_a_failed_repo_is_tried_at_once_on_its_new_host(service):
 # Failing -------------------------------------------------------------------------------------
 
 
-@pytest.mark.rule("IN-16")
+@pytest.mark.rule("IN-16", "FA-12")
 def test_a_failed_lookup_keeps_the_old_document_and_is_counted(service):
     resolve(service)
     service.apply(Event(A, kind="identity"))

@@ -22,6 +22,7 @@ def commit(at: int, since: int, *ops: Op) -> Event:
     return Event(A, rev=at, since=since, before=f"t{since}", data=f"t{at}", ops=ops)
 
 
+@pytest.mark.rule("BF-05", "BF-06")
 def test_the_reference_example_of_a_resync(service):
     """Told A=lorem, B=ipsum, A deleted, C=dolor; the refetch finds A, C and D."""
     service.load(1, {}, at=1, data="t1")
@@ -61,7 +62,6 @@ def test_the_reference_example_of_a_resync(service):
     assert service.log(start) == []
 
 
-@pytest.mark.rule("BF-05", "A-52")
 def test_a_first_load_logs_one_snapshot_a_collection_and_no_copies(service):
     start = service.position()
     service.load(1, {"a": "x", "b": "y", (LIKE, "c"): "z"}, at=1, data="t1")
@@ -78,7 +78,7 @@ def test_a_collection_that_was_empty_is_a_first_load_within_a_resync(service):
     assert service.log(start) == [("snapshot", None, None), ("update", "a", "y")]
 
 
-@pytest.mark.rule("BF-06")
+@pytest.mark.rule("BF-06", "MG-04")
 def test_equal_cids_are_neither_rewritten_nor_logged(service):
     service.load(1, {"a": "x", "b": "y"}, at=1, data="t1")
     before = service.rows("select ctid::text, rkey from sync.stored_records order by rkey")
@@ -89,6 +89,7 @@ def test_equal_cids_are_neither_rewritten_nor_logged(service):
     assert service.log(start) == []
 
 
+@pytest.mark.rule("BF-04")
 def test_an_empty_repo_is_declared_never_inferred(service):
     service.load(1, {"a": "x", "b": "y"}, at=1, data="t1")
     desynchronize(service)
@@ -101,6 +102,7 @@ def test_an_empty_repo_is_declared_never_inferred(service):
     assert service.texts(1) == {}
 
 
+@pytest.mark.rule("BF-04")
 def test_a_stage_lost_before_the_call_deletes_nothing(service):
     service.load(1, {"a": "x"}, at=1, data="t1")
     desynchronize(service)
@@ -145,7 +147,7 @@ def test_a_reconcile_spends_its_claim(service):
     assert service.texts(1) == {"a": "y"}
 
 
-@pytest.mark.rule("BF-12", "A-49")
+@pytest.mark.rule("BF-12", "A-49", "MG-07", "CA-19")
 def test_an_export_below_the_head_is_refused_and_asked_for_again_later(service):
     service.load(1, {"a": "x"}, at=5, data="t5")
     desynchronize(service)
@@ -170,7 +172,7 @@ def test_another_tree_of_the_very_rev_we_have_is_refused(service):
     assert service.texts(1) == {"a": "x"}
 
 
-@pytest.mark.rule("BF-08", "BF-10", "BF-15", "A-48")
+@pytest.mark.rule("BF-08", "BF-10", "BF-15", "A-48", "BF-03", "BF-02")
 def test_commits_held_during_a_fetch_are_applied_at_the_cut_over(service):
     service.track(1)
     claim = service.claim(1)
@@ -216,12 +218,22 @@ def test_a_head_below_a_rev_we_have_seen_is_not_synchronized(service):
 
 
 @pytest.mark.rule("SN-09")
-def test_a_sync_during_the_fetch_is_judged_after_it(service):
+@pytest.mark.parametrize(
+    ("at", "data", "outcome", "head"),
+    [
+        (10, "t10", "synchronized", 10),
+        (12, "t10", "synchronized", 12),
+        (12, "t12", "desynchronized", 10),
+    ],
+    ids=["the export", "only its rev is newer", "other contents"],
+)
+def test_a_sync_during_the_fetch_is_judged_after_it(service, at, data, outcome, head):
     service.track(1)
     claim = service.claim(1)
-    service.apply(Event(A, kind="sync", rev=11, data="t10"))
-    assert service.reconcile(claim, {"a": "x"}, at=10, data="t10")["outcome"] == "synchronized"
-    assert service.value("select rev from sync.heads") == rev(11)
+    assert service.apply(Event(A, kind="sync", rev=at, data=data)) == {"held": 1}
+    assert service.reconcile(claim, {"a": "x"}, at=10, data="t10")["outcome"] == outcome
+    assert service.value("select rev from sync.heads") == rev(head)
+    assert service.texts(1) == {"a": "x"}
 
 
 def test_a_busy_repo_is_handed_back_untouched(service, clone):
@@ -329,6 +341,7 @@ def test_an_interrupted_fetch_is_claimed_again_and_its_held_commits_count(servic
 
 
 @pytest.mark.scenario("A-47")
+@pytest.mark.rule("BF-21")
 def test_too_many_held_commits_leave_a_marker_that_forbids_synchronized(service):
     service.track(1)
     claim = service.claim(1)

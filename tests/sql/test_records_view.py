@@ -16,6 +16,7 @@ def rkeys(db: Session) -> list[tuple[str, str]]:
     return [(row["did"], row["rkey"]) for row in rows]
 
 
+@pytest.mark.rule("SX-14")
 def test_a_record_shows_with_its_uri_and_cid_as_text(db: Session) -> None:
     World(db).load(0, ["3kaaa"])
     (row,) = db.execute("select * from sync.records").fetchall()

@@ -112,6 +112,7 @@ def cases() -> Iterator[Case]:
             yield Case(number, told_by, tuple(int(step not in firsts) for step in steps))
 
 
+@pytest.mark.rule("CU-16")
 def test_every_order_and_every_loss_of_two_sources(relays) -> None:
     every = list(cases())
     assert len(every) == 4**COMMITS * 20 == 1280
@@ -210,7 +211,7 @@ def test_a_fetch_does_not_wait(relays) -> None:
     assert outcome["outcome"] == "desynchronized", "rev 3 was told, and the export lacks rev 2"
 
 
-@pytest.mark.rule("D-03")
+@pytest.mark.rule("D-03", "FA-09", "SN-11")
 def test_many_breaks_are_fetched_more_and_more_slowly(relays) -> None:
     lane = relays[0]
     lane.conn.execute("select sync.pause_source('ws://other.test')")

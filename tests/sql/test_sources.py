@@ -95,7 +95,7 @@ def test_a_lane_starts_without_a_cursor_and_finds_its_own_again(db, source):
     assert claim(db, source)["seq"] == 41
 
 
-@pytest.mark.rule("D-13")
+@pytest.mark.rule("D-13", "CU-04")
 def test_a_cursor_moves_forwards_only_and_an_idle_tick_leaves_it(db, source):
     token = claim(db, source)["token"]
     apply(db, source, token, 41)
@@ -150,6 +150,7 @@ def test_a_cursor_below_zero_is_refused(db, source, seq):
     assert refusal.value.sqlstate == "SY002"
 
 
+@pytest.mark.rule("CU-12")
 def test_removing_forgets_the_cursor_and_fences_the_running_lane_off(db, source):
     token = claim(db, source)["token"]
     apply(db, source, token, 50)

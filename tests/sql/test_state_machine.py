@@ -42,6 +42,7 @@ def test_a_legal_transition_begins_a_new_generation(db, old, new):
     assert (row["sync_state"], row["generation"]) == (new, 2)
 
 
+@pytest.mark.rule("BF-13")
 @pytest.mark.parametrize(("old", "new"), ILLEGAL, ids=[f"{a}-{b}" for a, b in ILLEGAL])
 def test_an_illegal_transition_is_refused(db, old, new):
     repo(db, old)
@@ -102,7 +103,7 @@ def head(db, at: int | None, seen: int | None) -> None:
     )
 
 
-@pytest.mark.rule("CM-15", "BF-12")
+@pytest.mark.rule("CM-15", "BF-12", "MG-07", "BF-11")
 @pytest.mark.parametrize("column", ["rev", "seen_rev"])
 def test_a_rev_never_goes_back(db, column):
     head(db, 10, 12)

@@ -81,7 +81,7 @@ def test_nsids_and_patterns_are_taken(db, good):
     assert db.execute("select sync.track_collections(%s) as n", [[good]]).fetchone()["n"] == 1
 
 
-@pytest.mark.rule("SX-11")
+@pytest.mark.rule("SX-08")
 @pytest.mark.parametrize(
     "bad",
     [None, "", "post", "app.*", "app.bsky", "app.bsky.feed.", "app.bsky.*.post", "**",

@@ -54,7 +54,7 @@ def test_collections_that_were_chosen_before_stay_the_choice(db):
     assert [row["pattern"] for row in patterns] == [POST]
 
 
-@pytest.mark.rule("SX-01", "SX-02", "SX-03", "SX-04")
+@pytest.mark.rule("SX-01", "SX-02", "SX-03", "SX-04", "SX-18", "SX-19")
 @pytest.mark.parametrize(
     "bad",
     [

@@ -25,7 +25,7 @@ def test_text_and_bytes_go_round(block: bytes, codec: int) -> None:
     assert cid.parse_cid(cid.format_cid(name)) == name
 
 
-@pytest.mark.rule("CB-08")
+@pytest.mark.rule("CB-08", "DM-03")
 def test_only_the_blessed_forms_are_read() -> None:
     assert cid.format_cid(cid.parse_cid(TEXT)) == TEXT
     bad = [

@@ -48,7 +48,7 @@ def test_a_commit_goes_round_and_verifies(curve: str) -> None:
     assert not commit.check_signature(found, other.public)
 
 
-@pytest.mark.rule("CM-37")
+@pytest.mark.rule("CM-37", "D-07")
 def test_unknown_fields_are_part_of_what_is_signed() -> None:
     found = commit.read_commit(signed(extra={"a": [1, Link(ROOT)]}))
     assert commit.check_signature(found, KEY.public)

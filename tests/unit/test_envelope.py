@@ -37,7 +37,21 @@ def test_reading_undoes_writing(objects: list[object]) -> None:
         assert skip_item(data, start) == at
 
 
-@pytest.mark.rule("CB-01", "CB-02", "CB-03", "CB-04", "CB-05", "CB-06", "CB-09", "CB-11", "CB-12")
+@pytest.mark.rule(
+    "CB-01",
+    "CB-02",
+    "CB-03",
+    "CB-04",
+    "CB-05",
+    "CB-06",
+    "CB-09",
+    "CB-11",
+    "CB-12",
+    "CB-07",
+    "CB-10",
+    "CB-13",
+    "CB-19",
+)
 @pytest.mark.parametrize(
     "data",
     [

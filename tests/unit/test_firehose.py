@@ -4,7 +4,13 @@ import asyncio
 
 import pytest
 
-from sync.atproto.frame import IdentityMessage, InfoMessage, UnknownMessage, write_frame
+from sync.atproto.frame import (
+    ErrorMessage,
+    IdentityMessage,
+    InfoMessage,
+    UnknownMessage,
+    write_frame,
+)
 from sync.errors import FramingError, MessageError
 from sync.firehose import Backoff, FirehoseReader, subscribe_url
 from sync.http import AddressPolicy, RefusedAddress
@@ -57,11 +63,13 @@ def test_a_sequence_that_falls_costs_the_connection():
     assert state.seq == 5
 
 
-@pytest.mark.rule("CU-13", "ES-09", "ES-10", "MT-05")
+@pytest.mark.rule("CU-13", "ES-09", "ES-10", "MT-05", "CU-02")
 def test_info_and_unknown_frames_do_not_disturb_the_position():
     state = StreamState(5)
-    info = state.read(write_frame("#info", {"name": "OutdatedCursor"}))
+    info = state.read(write_frame("#info", {"name": "OutdatedCursor", "seq": 7}))
     assert isinstance(info, InfoMessage)
+    error = state.read(write_frame("error", {"error": "ConsumerTooSlow", "seq": 7}))
+    assert isinstance(error, ErrorMessage)
     assert state.seq == 5
     assert isinstance(state.read(write_frame("#handle", {"seq": 9})), UnknownMessage)
     assert state.seq == 9

@@ -92,7 +92,7 @@ def test_unknown_ops_kinds_and_fields_are_stepped_over() -> None:
     assert read_frame(extended) == read_frame(write_frame("#sync", SYNC))
 
 
-@pytest.mark.rule("D-06", "CM-02", "Z-05")
+@pytest.mark.rule("D-06", "CM-02")
 def test_retired_fields_are_ignored_and_an_empty_since_is_null() -> None:
     slim = {k: v for k, v in COMMIT.items() if k not in ("rebase", "tooBig", "blobs", "prevData")}
     message = read_frame(write_frame("#commit", {**slim, "since": "", "tooBig": "yes"}))
@@ -154,7 +154,7 @@ def test_a_missing_or_mistyped_field_spoils_only_the_message(kind: str, name: st
         assert caught.value.did == (None if name in ("repo", "did") else DID)
 
 
-@pytest.mark.rule("MT-01")
+@pytest.mark.rule("MT-01", "CM-01")
 @pytest.mark.parametrize(
     "changed",
     [

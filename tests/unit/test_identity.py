@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from sync.atproto import keys
 from sync.atproto.identity import MAX_DOCUMENT_BYTES, parse_did_document, parse_endpoint
 from sync.errors import IdentityError
+from sync.http import Reply
 
 DID = "did:plc:7iza6de2dwap2sbkpav7c6c6"
 OTHER_DID = "did:plc:" + "a" * 24
@@ -77,6 +79,20 @@ def test_a_body_that_is_no_document_is_malformed(body: bytes) -> None:
     with pytest.raises(IdentityError) as caught:
         parse_did_document(DID, body)
     assert caught.value.reason == "malformed"
+
+
+@pytest.mark.rule("OP-09")
+@pytest.mark.parametrize(
+    "value",
+    [b"1" * 5_000, b"1e400", b'"\\ud800"', b"[" * 5_000 + b"]" * 5_000],
+    ids=["5,000 digits", "too large", "surrogate", "5,000 levels"],
+)
+def test_json_that_python_cannot_hold_is_malformed(value: bytes) -> None:
+    body = json.dumps(document()).encode()[:-1] + b', "more": ' + value + b"}"
+    with pytest.raises(IdentityError) as caught:
+        parse_did_document(DID, body)
+    assert caught.value.reason == "malformed"
+    assert Reply(200, httpx.Headers(), body).json() is None
 
 
 @pytest.mark.rule("IN-15")

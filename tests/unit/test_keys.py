@@ -2,7 +2,12 @@
 
 import base58
 import pytest
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 
 from sync.atproto import keys
 from sync.errors import ProtocolError
@@ -41,6 +46,21 @@ def test_only_the_signer_of_the_message_verifies(curve: str) -> None:
     for other in CURVES:
         if other != curve:
             assert not keys.verify(make(other).public, signature, b"message")
+
+
+@pytest.mark.rule("SG-13")
+@pytest.mark.parametrize(
+    ("curve", "library"), [(keys.P256, ec.SECP256R1()), (keys.K256, ec.SECP256K1())]
+)
+def test_every_signature_of_a_message_is_as_good(curve: str, library: ec.EllipticCurve) -> None:
+    private = make(curve)
+    signer = ec.derive_private_key(int.from_bytes(private.secret, "big"), library)
+    made = {private.sign(b"message")}
+    for _ in range(3):  # each with a nonce of its own
+        r, s = decode_dss_signature(signer.sign(b"message", ec.ECDSA(hashes.SHA256())))
+        made.add(r.to_bytes(32, "big") + min(s, ORDERS[curve] - s).to_bytes(32, "big"))
+    assert len(made) == 4
+    assert all(keys.verify(private.public, signature, b"message") for signature in made)
 
 
 @pytest.mark.rule("SG-04")
@@ -89,7 +109,7 @@ def test_a_leading_zero_of_s_may_not_be_left_out(curve: str) -> None:
     assert not keys.verify(key.public, signature[:32] + signature[33:], message)
 
 
-@pytest.mark.rule("SG-07")
+@pytest.mark.rule("SG-07", "SG-03")
 @pytest.mark.parametrize("curve", CURVES)
 def test_a_key_goes_round_through_its_texts(curve: str) -> None:
     public = make(curve).public

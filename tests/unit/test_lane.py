@@ -15,6 +15,8 @@ from sync.atproto.frame import (
     write_frame,
 )
 from sync.atproto.keys import PrivateKey
+from sync.atproto.syntax import tid_time_us
+from sync.atproto.verify import MAX_FUTURE_US
 from sync.problems import MAX_ENTRIES, ProblemLog, storable
 from sync.simnet import World
 from sync.staging import StagedEvent
@@ -87,6 +89,15 @@ def test_a_signed_commit_is_staged_with_its_records():
     assert staged.ops[0].value == '{"text":"hi","$type":"com.example.note"}'
 
 
+@pytest.mark.rule("CU-16", "MT-03")
+def test_the_time_of_a_message_decides_nothing():
+    bench = Bench()
+    message = bench.commit()
+    staged = bench.triage.judge(message)
+    for time in ("", "yesterday", "9999-12-31T23:59:59Z", "\x00"):
+        assert bench.triage.judge(replace(message, time=time)) == staged
+
+
 @pytest.mark.rule("BF-07")
 def test_records_of_untracked_collections_are_left_out_of_a_commit():
     bench = Bench()
@@ -96,7 +107,7 @@ def test_records_of_untracked_collections_are_left_out_of_a_commit():
     assert staged.ops == ()
 
 
-@pytest.mark.rule("SG-08", "FA-03", "SG-14", "D-03")
+@pytest.mark.rule("SG-08", "FA-03", "SG-14", "D-03", "SG-10")
 def test_a_bad_signature_waits_for_a_newer_key_and_is_remembered_when_there_is_none():
     bench = Bench()
     message = bench.commit()
@@ -133,12 +144,31 @@ def test_an_authentic_commit_that_lies_about_its_ops_is_broken():
     assert len(bench.problems) == 1
 
 
-@pytest.mark.rule("CM-11", "CM-16", "FA-02", "FA-05")
+@pytest.mark.rule("FA-02", "CM-12")
 def test_a_message_that_is_not_what_was_signed_changes_nothing():
     bench = Bench()
     message = bench.commit()
     assert bench.triage.judge(replace(message, rev="3jzfcijpj2z2a")) is None
-    assert bench.reasons() != set()
+    assert bench.reasons() == {"rev_mismatch"}
+
+
+@pytest.mark.rule("CM-16", "FA-05")
+def test_a_commit_from_the_future_changes_nothing():
+    bench = Bench()
+    message = bench.commit()
+    bench.triage._clock_us = lambda: tid_time_us(message.rev) - MAX_FUTURE_US - 1
+    assert bench.triage.judge(message) is None
+    assert bench.reasons() == {"future_rev"}
+
+
+@pytest.mark.rule("CM-11", "SN-03")
+def test_a_commit_of_another_account_changes_nothing_though_one_key_signs_for_both():
+    bench = Bench()
+    message = bench.commit()
+    other = bench.world.create_account("mallory.test")
+    bench.repos._signers[other.did] = bench.repos.signer(bench.account.did)
+    assert bench.triage.judge(replace(message, did=other.did)) is None
+    assert bench.reasons() == {"did_mismatch"}
 
 
 @pytest.mark.rule("HO-01", "HO-02", "FA-08")
@@ -185,9 +215,12 @@ def test_the_active_flag_governs_and_the_status_explains(active, status, stored)
     assert (staged.is_active, staged.status) == (active, stored)
 
 
-@pytest.mark.rule("MT-07")
-def test_an_identity_event_makes_the_known_key_doubtful():
-    bench = Bench()
+@pytest.mark.rule("MT-07", "HO-04")
+@pytest.mark.parametrize(
+    ("url", "is_pds"), [("wss://relay.example.com", False), ("wss://other.example.com", True)]
+)
+def test_an_identity_event_of_any_host_makes_the_known_key_doubtful(url, is_pds):
+    bench = Bench(url=url, is_pds=is_pds)
     staged = bench.triage.judge(IdentityMessage(1, bench.account.did, None, TIME))
     assert isinstance(staged, StagedEvent)
     assert staged.kind == "identity"

@@ -118,7 +118,7 @@ async def test_a_did_is_asked_for_at_one_place_within_bounds(did, url):
 
 
 @pytest.mark.scenario("A-57")
-@pytest.mark.rule("IN-02", "IN-04", "IN-13", "IN-14", "D-16", "A-57")
+@pytest.mark.rule("IN-02", "IN-04", "IN-13", "IN-14", "D-16", "A-57", "FA-12")
 @pytest.mark.parametrize(
     ("answer", "reason", "requests"),
     [

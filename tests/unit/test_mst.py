@@ -110,7 +110,9 @@ def test_a_changed_node_is_refused_or_another_canonical_node(data: st.DataObject
     assert write_node(*read[:3]) == block
 
 
-@pytest.mark.rule("A-42")
+@pytest.mark.rule(
+    "A-42", "MS-01", "MS-04", "MS-06", "MS-07", "MS-08", "MS-09", "MS-10", "MS-15", "MS-22"
+)
 @pytest.mark.parametrize(
     ("block", "reason"),
     [
@@ -151,7 +153,7 @@ def test_a_malformed_node_is_refused(block: bytes, reason: str) -> None:
     assert caught.value.reason == reason
 
 
-@pytest.mark.rule("MS-16", "A-44")
+@pytest.mark.rule("MS-16", "A-44", "IV-08", "D-01")
 def test_a_node_may_have_8192_entries_and_no_more() -> None:
     keys = [b"a/%05d" % number for number in range(8_193)]
     block = write_node(keys[:-1], [VALUE] * 8_192, [None] * 8_193)
@@ -211,7 +213,7 @@ def test_a_record_link_has_at_most_a_hundred_bytes_and_not_none() -> None:
     assert read_node(write_node([L0[0]], [b"\x01" * 100], [None, None])).values == [b"\x01" * 100]
 
 
-@pytest.mark.rule("MS-03", "MS-05", "MS-11", "MS-12", "MS-14", "A-42")
+@pytest.mark.rule("MS-03", "MS-05", "MS-11", "MS-12", "MS-14", "A-42", "MS-04")
 def test_lies_between_nodes_are_refused() -> None:
     low, low_block = node_of(L0[0])
     high, high_block = node_of(L1[0])
@@ -266,7 +268,17 @@ def test_one_key_above_twelve_bare_layers_is_valid() -> None:
     assert read_node(blocks[root]).keys == [L0[0] + b"~"]
 
 
-@pytest.mark.rule("A-43")
+@pytest.mark.rule("MS-17", "D-01")
+def test_a_tree_has_as_many_layers_as_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    root, blocks = mst.build(dict.fromkeys(L2, VALUE))
+    monkeypatch.setattr(mst, "MAX_LAYER", 2)  # no key of layer 64 was ever found
+    assert walked(root, blocks) == [(L2[0], VALUE)]
+    monkeypatch.setattr(mst, "MAX_LAYER", 1)
+    with pytest.raises(MstError, match="tree_too_deep"):
+        walked(root, blocks)
+
+
+@pytest.mark.rule("A-43", "MS-04")
 def test_a_node_that_is_shared_breaks_the_key_order() -> None:
     low, low_block = node_of(L0[0])
     above = next(k for k in keys_by_layer(1, 50) if k > L0[0])

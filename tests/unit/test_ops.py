@@ -92,7 +92,6 @@ def test_an_op_on_an_invalid_path_is_refused(path: str) -> None:
         net_changes([RepoOp(CREATE, path, A, None)])
 
 
-@pytest.mark.rule("MS-04")
 def test_changes_come_in_byte_order_of_their_keys() -> None:
     paths = [
         "com.example.note/self",

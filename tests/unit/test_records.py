@@ -6,7 +6,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sync.atproto import cbor, records
@@ -97,8 +97,14 @@ def as_jsonb(text: str) -> Any:
 
 
 @pytest.mark.rule("DM-11")
-@pytest.mark.rule("D-10")
+@pytest.mark.rule("D-10", "RC-12", "DM-10")
 @given(maps)
+@example({"a": [{"$link": format_cid(CID)}]})
+@example({"$bytes": "AA"})
+@example({"a": "\0"})
+@example({"a": [2**63], "b": -(2**63) - 1})
+@example({"a": Link(b"\x12\x20" + bytes(32))})
+@example({"a": {"b": [1.0]}})
 @settings(max_examples=100, deadline=None)
 def test_a_record_goes_round_or_says_why_not(value: dict[str, Any]) -> None:
     block = raw_block(value)
@@ -126,7 +132,7 @@ def reason(value: object) -> str | None:
     return records.read_record(value if isinstance(value, bytes) else raw_block(value)).reason
 
 
-@pytest.mark.rule("D-10")
+@pytest.mark.rule("D-10", "RC-12", "FA-10", "CB-19")
 @pytest.mark.parametrize(
     ("block", "why"),
     [
@@ -165,7 +171,7 @@ def test_text_is_kept_letter_by_letter() -> None:
     assert json.loads(records.read_record(raw_block(value)).value or "") == value
 
 
-@pytest.mark.rule("DM-07")
+@pytest.mark.rule("DM-07", "DM-01", "DM-13")
 @pytest.mark.parametrize("key", ["$link", "$bytes"])
 def test_a_map_that_json_would_misread_is_ambiguous(key: str) -> None:
     inners: list[Any] = [1, "x", format_cid(CID), "AA", None, {}]
@@ -186,8 +192,23 @@ def test_nul_is_found_in_values_and_keys_and_not_in_escapes() -> None:
         assert reason({"a": text, text: 1}) is None
 
 
+@pytest.mark.rule("DM-12", "DM-14")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1985-04-12T23:20:50.123456789+01:30", "0001-01-01T00:00:00Z", "2024-02-30T24:61:61-00:00",
+        "yesterday", " x\t\r\n ", "e\u0301 \u00e9 \ufb01 \u202e", "</script>\\u0041&amp;\x7f",
+    ],
+)  # fmt: skip
+def test_no_text_is_changed_be_it_a_time_or_not(text: str) -> None:
+    value = {"createdAt": text, text: [text]}
+    found = records.read_record(raw_block(value))
+    assert json.loads(found.value or "") == value
+    assert records.json_to_block(as_jsonb(found.value or "")) == raw_block(value)
+
+
 @pytest.mark.rule("RC-11")
-@pytest.mark.rule("DM-09")
+@pytest.mark.rule("DM-09", "OP-08")
 def test_integers_keep_every_digit_up_to_int64() -> None:
     for number in (2**53 + 1, 2**63 - 1, -(2**63)):
         assert records.read_record(raw_block({"a": number})).value == f'{{"a":{number}}}'
@@ -199,12 +220,12 @@ def test_integers_keep_every_digit_up_to_int64() -> None:
 @pytest.mark.rule("DM-06")
 @pytest.mark.rule("DM-13")
 def test_odd_keys_that_json_can_hold_are_kept() -> None:
-    value = {"": 0, "$foo": {"": None}, "null": None, "cid": "x", "mimeType": "image/png"}
+    value = {"": 0, "$foo": {"": None}, "null": None, "cid": "$link", "mimeType": "image/png"}
     found = records.read_record(raw_block(value))
     assert json.loads(found.value or "") == value
 
 
-@pytest.mark.rule("CB-17")
+@pytest.mark.rule("CB-17", "DM-01", "DM-02")
 def test_a_byte_string_that_looks_like_a_cid_stays_a_byte_string() -> None:
     found = records.read_record(raw_block({"bytes": CID, "link": Link(CID)}))
     stored = json.loads(found.value or "")
@@ -221,7 +242,7 @@ def test_a_malformed_link_cannot_hide_beside_bytes_that_look_like_a_good_one() -
 
 
 @pytest.mark.rule("CM-05")
-@pytest.mark.rule("D-01")
+@pytest.mark.rule("D-01", "RC-01", "RC-05")
 def test_a_record_may_have_1_mib_and_no_more() -> None:
     filler = "x" * (records.MAX_RECORD_BYTES - len(raw_block({"a": "x" * 70_000})) + 70_000)
     block = raw_block({"a": filler})
@@ -268,6 +289,7 @@ def test_json_input_may_pad_base64_and_write_123_as_a_fraction() -> None:
     assert records.json_to_block({"a": 123.0}) == raw_block({"a": 123})
 
 
+@pytest.mark.rule("DM-01", "DM-02", "DM-08", "OP-09")
 @pytest.mark.parametrize(
     "value",
     [
@@ -316,8 +338,19 @@ def test_the_second_codec_knows_one_spelling_of_a_record() -> None:
             records.second_codec_block({"a": odd})
 
 
+@pytest.mark.rule("RC-07")
+@pytest.mark.parametrize("kind", ["", None, 1, {}])
+def test_a_type_that_is_no_text_is_kept_and_a_writer_must_not_publish_it(kind: object) -> None:
+    value = {"$type": kind, "inner": {"$type": "com.example.note"}}
+    with pytest.raises(CborError, match="bad_type"):
+        records.check_data_model(value)
+    with pytest.raises(CborError, match="bad_type"):
+        records.check_data_model({"$type": "com.example.note", "inner": value})
+    assert json.loads(records.read_record(raw_block(value)).value or "") == value
+
+
 @pytest.mark.rule("DM-04")
-@pytest.mark.rule("DM-05")
+@pytest.mark.rule("DM-05", "RC-09")
 def test_ingest_keeps_malformed_blobs_that_a_writer_must_not_publish() -> None:
     good = {"$type": "blob", "ref": {"$link": format_cid(BLOB_CID)}, "mimeType": "a/b", "size": 0}
     records.check_data_model({"legacy": {"cid": "x", "mimeType": "a/b"}, "blobs": [good]})

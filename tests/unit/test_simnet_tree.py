@@ -17,13 +17,11 @@ def a_value(number: int) -> bytes:
     return cid_for(b"\xa1\x61n" + bytes([number % 24]))
 
 
-@pytest.mark.rule("MS-11", "CM-22")
 def test_an_empty_tree_has_the_well_known_root():
     assert Tree().cid == mst.EMPTY_ROOT
     assert Tree().put(a_key(1), a_value(1)).remove(a_key(1)).cid == mst.EMPTY_ROOT
 
 
-@pytest.mark.rule("MS-19")
 @pytest.mark.parametrize("seed", range(5))
 def test_after_any_history_the_tree_is_the_one_built_from_its_leaves(seed):
     rng = random.Random(seed)
@@ -69,7 +67,6 @@ def test_removing_what_is_not_there_is_a_key_error():
             nobody.remove(b"com.example.note/absent")
 
 
-@pytest.mark.rule("IV-02", "CM-33")
 def test_the_covering_blocks_hold_every_new_node_of_a_change():
     rng = random.Random(3)
     tree = Tree.build({a_key(number): a_value(number) for number in range(0, 1_000, 3)})

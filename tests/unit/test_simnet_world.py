@@ -88,7 +88,6 @@ class Mirror:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.rule("IV-01", "CM-17", "CM-18", "CM-31", "SG-02")
 def test_every_commit_verifies_chains_and_folds_to_what_the_export_holds(seed):
     world = World(seed=seed, pds_count=2)
     for number in range(6):
@@ -130,7 +129,6 @@ def test_accounts_have_valid_dids_and_keys_of_the_curve_that_was_asked():
         assert key_of(account).curve == curve
 
 
-@pytest.mark.rule("SG-05", "SG-06", "SG-07", "IN-05", "IN-06")
 @pytest.mark.parametrize("form", ["multikey", "legacy"])
 @pytest.mark.parametrize("curve", ["k256", "p256"])
 def test_documents_name_key_host_and_handle_in_both_forms(form, curve):
@@ -158,7 +156,6 @@ def test_an_imported_account_announces_its_head_without_ops():
     assert len(exported(account)) == 500
 
 
-@pytest.mark.rule("CM-04", "CM-30", "D-04")
 def test_a_batch_may_create_and_delete_one_path():
     world = World()
     account = world.create_account()
@@ -175,7 +172,6 @@ def test_a_batch_may_create_and_delete_one_path():
     assert exported(account).keys() == {f"{NOTE}/one"}
 
 
-@pytest.mark.rule("CM-23")
 def test_an_empty_commit_moves_the_rev_alone():
     world = World()
     account = world.create_account()
@@ -206,7 +202,6 @@ def test_what_is_not_there_cannot_be_changed(action):
         account.apply_writes([Write(action, NOTE, "absent", block)])
 
 
-@pytest.mark.rule("MG-06", "SG-08")
 def test_a_key_rotation_is_an_identity_and_a_sync_and_the_chain_goes_on():
     world = World()
     account = world.create_account()
@@ -265,7 +260,6 @@ def test_a_deleted_account_leaves_only_its_deletion_in_the_window():
     assert other.leaves() == {}
 
 
-@pytest.mark.rule("AC-06", "Z-15")
 @pytest.mark.parametrize(
     ("kept", "records", "is_same"),
     [("nothing", 0, False), ("contents", 1, False), ("all", 1, True)],
@@ -286,7 +280,6 @@ def test_a_deleted_account_comes_back_at_another_host(kept, records, is_same):
     assert (account.repo.head == before) is is_same
 
 
-@pytest.mark.rule("MG-01", "MG-02", "MG-03")
 def test_a_migration_is_told_with_the_real_servers_quirks():
     world = World(pds_count=2)
     account = world.create_account()
@@ -331,7 +324,6 @@ def test_dropped_events_are_honest_missed_history():
     assert messages(world.relay)[-2].rev == first.rev
 
 
-@pytest.mark.rule("CM-16")
 def test_on_the_wall_clock_revs_rise_and_are_not_from_the_future():
     world = World(start_us=None)
     account = world.create_account()

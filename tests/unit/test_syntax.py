@@ -1,10 +1,13 @@
 """Identifier syntax beyond the official vectors: anchors, methods, paths, TIDs."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync.atproto import syntax
+from sync.atproto.cid import is_cid_syntax
 
 PLC = "did:plc:7iza6de2dwap2sbkpav7c6c6"
 
@@ -22,7 +25,105 @@ def test_nothing_may_follow_an_identifier(tail: str) -> None:
     assert not syntax.is_datetime("1985-04-12T23:20:50Z" + tail)
 
 
-@pytest.mark.rule("SX-01")
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        pytest.param(
+            syntax.is_did,
+            ["did:web:a.b", "did:x:A%3A1", PLC],
+            [
+                "did:X:a",
+                "did:web:",
+                "did:web:a:",
+                "did:web:a%",
+                "did:web:a#b",
+                "did:web:a?b",
+                "DID:x:a",
+            ],
+            marks=pytest.mark.rule("SX-01"),
+            id="did",
+        ),
+        pytest.param(
+            syntax.is_handle,
+            ["a.b", "A-1.Test", "a" * 63 + ".b", "a.b-" + "c" * 60],
+            ["a", "a.", ".a", "a..b", "-a.b", "a-.b", "a.1b", "a_b.c", "é.b", "a" * 64 + ".b"],
+            marks=pytest.mark.rule("SX-05"),
+            id="handle",
+        ),
+        pytest.param(
+            syntax.is_nsid,
+            ["a.b.c", "a-1.b.cD9", "a.b." + "c" * 63],
+            ["a.b", "1a.b.c", "a.b.1c", "a.b.c-d", "a..c", "a.-b.c", "a.b." + "c" * 64, "a.b.c."],
+            marks=pytest.mark.rule("SX-08"),
+            id="nsid",
+        ),
+        pytest.param(
+            syntax.is_rkey,
+            ["a", "A-z_0.9:~", "...", "o" * 512],
+            ["", ".", "..", "a/b", "a b", "a%b", "é", "o" * 513],
+            marks=pytest.mark.rule("SX-10"),
+            id="rkey",
+        ),
+        pytest.param(
+            syntax.is_tid,
+            ["2222222222222", "jzzzzzzzzzzzz"],
+            ["kzzzzzzzzzzzz", "222222222222", "22222222222222", "3JZFCIJPJ2Z2A", "3jzfcijpj2z21"],
+            marks=pytest.mark.rule("SX-12"),
+            id="tid",
+        ),
+        pytest.param(
+            syntax.is_at_uri,
+            [f"at://{PLC}", "at://a.b/a.b.c", "at://a.b/a.b.c/self"],
+            [
+                "at://",
+                "at://a.b/",
+                "at://a.b/a.b.c/",
+                "at://a.b/a.b.c/x/y",
+                "at://a.b?q",
+                "at://a.b#f",
+                "AT://a.b",
+                "at://a.b/c",
+                "at://a.b/a.b.c/" + "o" * 8192,
+            ],
+            marks=pytest.mark.rule("SX-14"),
+            id="at-uri",
+        ),
+        pytest.param(
+            syntax.is_datetime,
+            ["1985-04-12T23:20:50Z", "1985-04-12T23:20:50.123456789+01:30"],
+            [
+                "1985-04-12t23:20:50Z",
+                "1985-04-12T23:20:50z",
+                "1985-04-12T23:20:50",
+                "1985-04-12 23:20:50Z",
+                "1985-04-12T23:20Z",
+                "1985-04-12T23:20:50.Z",
+                "1985-4-12T23:20:50Z",
+                "1985-04-12T23:20:50+0100",
+            ],
+            marks=pytest.mark.rule("SX-15"),
+            id="datetime",
+        ),
+        pytest.param(
+            is_cid_syntax,
+            [
+                "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a",
+                "zdj7WhuEjrB52m1BisYCtmjH1hSKa7yZ3jEZ9JcXaFRD51wVz",
+            ],
+            ["", "b", "bafy/x", "QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR"],
+            marks=pytest.mark.rule("SX-17"),
+            id="cid",
+        ),
+    ],
+)
+def test_each_kind_of_identifier_has_its_own_syntax(
+    check: Callable[[str], bool], good: list[str], bad: list[str]
+) -> None:
+    assert [text for text in good if not check(text)] == []
+    assert [text for text in bad if check(text)] == []
+
+
+@pytest.mark.rule("SX-08", "SX-10", "SX-15")
 def test_digits_of_other_scripts_are_no_digits() -> None:
     assert not syntax.is_rkey("١٢٣")
     assert not syntax.is_datetime("１985-04-12T23:20:50Z")

@@ -32,6 +32,7 @@ ATTEMPTS = 4
 WEIGHTS = {SERVICE: 40, BACKEND: 30, LANE_PROCESS: 14, POSTMASTER: 8, READER: 8}
 # What the network does to provoke trouble, and what a kill leaves behind in the counters.
 EXPECTED_REASONS = {
+    "account_denied",  # a word that came after its PDS had been asked, by whoever was killed
     "bad_signature",  # after a move and a new key, until the document is looked up again
     "chain_break",  # commits are lost on purpose
     "fetch_refused",  # scripted
