@@ -9,6 +9,8 @@ STAMP := .venv/installed
 PYTEST_ARGS ?=
 # Most tests wait for something most of the time; each process of these has a server of its own.
 WORKERS ?= 2
+# What `make mutate` tries; all there are if none is named.
+PATCHES ?=
 # How long `make fuzz` goes on; empty: until Ctrl-C.
 SECONDS ?=
 # Those that look at STANDPIPE_TEST_LONG.
@@ -17,7 +19,7 @@ LONG_TESTS = $(shell grep -rl STANDPIPE_TEST_LONG tests --include='test_*.py')
 MYPY_CACHE = $(shell mkdir -p .mypy_cache 2>/dev/null; test -w .mypy_cache && echo .mypy_cache || echo /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-long fuzz lint types layers check schema bench bench-verify clean
+.PHONY: help install demo run test test-long mutate fuzz lint types layers check schema bench bench-verify clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,9 @@ test: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' for some, WORKERS=0 in on
 
 test-long: $(STAMP) ## the random and crash tests with far more seeds; takes hours
 	@STANDPIPE_TEST_LONG=1 $(BIN)/python -m pytest --timeout 7200 $(PYTEST_ARGS) $(LONG_TESTS)
+
+mutate: $(STAMP) ## take the checks away one by one, and see a test of each fail; takes half an hour
+	@$(BIN)/python -m tests.mutations --jobs $(WORKERS) $(PATCHES)
 
 fuzz: $(STAMP) ## fuzz what strangers send until Ctrl-C; SECONDS=600 for a while, TARGETS='cbor node' for some
 	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(TARGETS)

@@ -172,8 +172,6 @@ class _Descent:
             low = keys[index - 1]
         if index < len(keys):
             high = keys[index]
-            if high == self._key:
-                check_present(self._change, values[index])
         left = right = None
         if (child := children[index]) is not None:
             left, right = self._split(child, layer - 1, low, high)

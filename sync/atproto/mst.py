@@ -56,11 +56,8 @@ class TreeBuilder:
         self._subtrees[layer] = cid
 
     def finish(self) -> bytes:
-        """Close the tree and return its root, pruned to the topmost node with entries (IV-04)."""
-        top = len(self._keys)
-        while top and not self._keys[top - 1] and self._subtrees[top - 1] is None:
-            top -= 1
-        root = self._close_below(top)
+        """Close the tree and return its root: a layer is only made for what comes to lie in it."""
+        root = self._close_below(len(self._keys))
         if root is not None:
             return root
         return self._store([], [], [None])

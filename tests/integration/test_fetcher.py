@@ -166,7 +166,7 @@ async def test_a_repo_over_the_size_limit_fails_without_being_read(clone, tmp_pa
             alice.create(NOTE, note("x" * 200 + str(number)))
         rig.start()
         await rig.track(alice)
-        await rig.until(lambda: failed_with(rig, alice, "too_big"))
+        await rig.until(lambda: failed_with(rig, alice, "sends more than 2000 bytes"))
         assert await rig.stored(alice) == {}
 
 
@@ -205,6 +205,22 @@ async def test_a_tombstoned_did_counts_as_deleted(clone, tmp_path: Path):
         alice.delete_account(tombstone=True)
         await rig.until(lambda: status_is(rig, alice, "deleted"))
         assert await rig.stored(alice) == {}
+
+
+@pytest.mark.rule("FA-12", "AC-10", "IN-14")
+async def test_a_directory_that_is_away_says_nothing_of_an_account(clone, tmp_path: Path):
+    async with Simnet(seed=58, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        alice.create(NOTE, note("one"), rkey="a")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+        stored = await rig.stored(alice)
+        await net.stop_server("plc")
+        await retry(rig, alice)
+        await rig.until(lambda: failed_with(rig, alice, "identity_transient"))
+        assert await rig.conn.fetchval("select is_active from sync.repos")
+        assert await rig.stored(alice) == stored
 
 
 @pytest.mark.rule("AC-11", "MG-03", "D-12")

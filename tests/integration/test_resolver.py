@@ -2,12 +2,15 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
+from sync.atproto.identity import DidDocument
 from sync.errors import IdentityError
 from sync.handles import HandleLookup
 from sync.http import HttpClient, HttpFailure
-from sync.resolver import FORCED_INTERVAL_S, Resolver
+from sync.identities import IdentityKeeper
+from sync.resolver import FORCED_INTERVAL_S, Identity, Resolver
 from sync.simnet import Simnet
 
 
@@ -86,6 +89,35 @@ async def test_a_failed_refresh_keeps_the_good_document():
         with pytest.raises(IdentityError):
             await resolver.document(alice.did, max_age_s=0)
         assert await resolver.document(alice.did) == good
+
+
+class Silent(Resolver):
+    """A resolver that gets documents, and no answer to whose a handle is."""
+
+    def __init__(self, document: DidDocument) -> None:
+        self.found = document
+
+    async def resolve(self, did: str, *, max_age_s: float = 0.0) -> Identity:
+        """Answer without a handle."""
+        return Identity(did, None, self.found.pds_url, self.found.signing_key, 0.0)
+
+    def age_s(self, _identity: Identity) -> float:
+        """Say that it was looked up now."""
+        return 0.0
+
+
+@pytest.mark.rule("IN-16", "IN-07")
+async def test_a_handle_that_nobody_answers_for_stays_what_it_was(ingest, clone):
+    did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+    owner = await asyncpg.connect(clone)
+    await owner.execute("select sync.track_repos($1)", [did])
+    conn = await ingest()
+    await conn.execute("select sync.set_identity($1, 'alice.test', 'https://old.test', null)", did)
+    document = DidDocument(did, "alice.test", "https://new.test", None)
+    await IdentityKeeper(conn, resolver=Silent(document)).store(document, max_age_s=0)
+    known = await owner.fetch("select handle, pds_url from sync.repo_status")
+    assert [tuple(row) for row in known] == [("alice.test", "https://new.test")]
+    await owner.close()
 
 
 @pytest.mark.rule("SG-09", "MT-08", "HO-02")

@@ -22,8 +22,13 @@ Distort = Callable[[int, bytes], Frames]
 
 
 @asynccontextmanager
-async def relay_of(net: Simnet, distort: Distort) -> AsyncIterator[str]:
-    """Serve the simulated relay's events through a function; yields the URL."""
+async def relay_of(
+    net: Simnet, distort: Distort, *, cursors: list[int] | None = None
+) -> AsyncIterator[str]:
+    """Serve the simulated relay's events through a function; yields the URL.
+
+    The cursor of each connection is appended to `cursors`.
+    """
     wakes: list[asyncio.Event] = []
     is_closing = asyncio.Event()
 
@@ -35,6 +40,8 @@ async def relay_of(net: Simnet, distort: Distort) -> AsyncIterator[str]:
         assert socket.request is not None
         query = parse_qs(urlsplit(socket.request.path).query)
         cursor = int(query.get("cursor", ["0"])[0])
+        if cursors is not None:
+            cursors.append(cursor)
         wake = asyncio.Event()
         wakes.append(wake)
         try:

@@ -118,6 +118,15 @@ def test_a_replayed_batch_changes_nothing(lane):
     assert lane.state(1) == "synchronized"
 
 
+@pytest.mark.rule("CM-15", "CU-17")
+def test_a_commit_that_is_told_twice_in_one_batch_is_applied_once(lane):
+    loaded(lane)
+    twice = commit(A, 11, 10, Op("create", "c", "one"))
+    after = commit(A, 12, 11, Op("create", "d", "two"))
+    assert lane.apply(twice, twice, after, twice) == {"applied": 2, "stale": 2}
+    assert lane.state(1) == "synchronized"
+
+
 @pytest.mark.rule("CU-16")
 def test_commits_count_by_their_revs_whatever_number_they_came_under(lane):
     loaded(lane)
@@ -261,14 +270,28 @@ def test_a_reactivated_account_is_shown_again_and_fetched(lane):
     assert [c[0] for c in lane.log(start)] == ["account", "snapshot"]
 
 
+@pytest.mark.rule("MT-04")
+def test_of_several_words_on_an_account_in_one_batch_the_last_one_counts(lane):
+    loaded(lane)
+    gone = Event(A, kind="account", is_active=False, status="suspended")
+    back = Event(A, kind="account", is_active=True)
+    standing = "select (is_active, account_status)::text from sync.repos where did = %s"
+    lane.apply(gone, back)
+    assert lane.value(standing, A) == "(t,)"
+    lane.apply(back, gone)
+    assert lane.value(standing, A) == "(f,suspended)"
+
+
 @pytest.mark.rule("MT-07", "IN-01")
 def test_an_identity_event_only_asks_for_a_new_look(lane):
     loaded(lane)
-    lane.conn.execute(
-        "select sync.set_identity(%s, 'a.test', 'https://pds.test', 'did:key:z1')", [A]
-    )
+    for known in (A, B):
+        lane.conn.execute(
+            "select sync.set_identity(%s, 'a.test', 'https://pds.test', 'did:key:z1')", [known]
+        )
+    assert lane.rows("select * from sync.claim_identities(10)") == []
     lane.apply(Event(A, kind="identity"))
-    assert next(r["did"] for r in lane.rows("select * from sync.claim_identities(10)")) in (A, B)
+    assert [r["did"] for r in lane.rows("select * from sync.claim_identities(10)")] == [A]
     assert lane.value("select handle from sync.repos where did = %s", A) == "a.test"
 
 

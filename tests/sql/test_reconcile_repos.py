@@ -125,6 +125,19 @@ def test_a_claim_that_is_over_is_superseded(service):
     assert service.texts(1) == {"a": "x"}
 
 
+@pytest.mark.rule("BF-13")
+def test_a_claim_is_superseded_by_the_next_one_of_its_repo(service):
+    service.load(1, {"a": "x"}, at=1, data="t1")
+    desynchronize(service)
+    older = service.claim(1)
+    names = (older.repo_id, older.generation, older.fetch_token)
+    assert service.value("select sync.release_fetch(%s, %s, %s)", *names)
+    newer = service.claim(1)
+    assert service.reconcile(older, {"a": "old"}, at=2, data="t2")["outcome"] == "superseded"
+    assert service.reconcile(newer, {"a": "new"}, at=3, data="t3")["outcome"] == "synchronized"
+    assert service.texts(1) == {"a": "new"}
+
+
 def test_a_reconcile_spends_its_claim(service):
     service.load(1, {"a": "x"}, at=1, data="t1")
     desynchronize(service)
@@ -148,6 +161,15 @@ def test_an_export_below_the_head_is_refused_and_asked_for_again_later(service):
         "stale_export",
     )
     assert service.value("select next_fetch_at > now() from sync.repos")
+
+
+@pytest.mark.rule("BF-12")
+def test_another_tree_of_the_very_rev_we_have_is_refused(service):
+    service.load(1, {"a": "x"}, at=5, data="t5")
+    desynchronize(service)
+    outcome = service.reconcile(service.claim(1), {"b": "fork"}, at=5, data="fork")
+    assert outcome["outcome"] == "stale_export"
+    assert service.texts(1) == {"a": "x"}
 
 
 @pytest.mark.rule("BF-08", "BF-10", "BF-15", "A-48", "BF-03", "BF-02")
@@ -182,6 +204,7 @@ def test_a_held_commit_that_does_not_chain_sends_the_repo_back(service):
     outcome = service.reconcile(claim, {"a": "x"}, at=10, data="t10")
     assert outcome["outcome"] == "desynchronized"
     assert service.texts(1) == {"a": "x"}
+    assert service.value("select error from sync.repos") == "chain_break"
     assert service.value("select next_fetch_at > now() from sync.repos")
 
 
@@ -259,6 +282,20 @@ def test_rows_outside_the_tracked_collections_are_left_alone(service):
     assert service.value("select count(*) from sync.stored_records") == 0
 
 
+@pytest.mark.rule("BF-07")
+def test_rows_of_a_collection_on_its_way_out_are_left_to_its_purge(service):
+    service.load(1, {"a": "x", (LIKE, "l"): "like"}, at=1, data="t1")
+    service.conn.execute("select sync.track_collections(array[%s])", [POST])
+    service.conn.execute("select sync.untrack_collections(array['*'])")
+    service.apply()
+    desynchronize(service)
+    start = service.position()
+    outcome = service.reconcile(service.claim(1), {"a": "x"}, at=2, data="t2")
+    assert (outcome["outcome"], outcome["deleted"]) == ("synchronized", 0)
+    assert service.log(start) == []
+    assert service.value("select count(*) from sync.stored_records") == 2
+
+
 def test_missing_contents_refuse_the_whole_call(service):
     service.load(1, {"a": "x"}, at=1, data="t1")
     desynchronize(service)
@@ -267,6 +304,20 @@ def test_missing_contents_refuse_the_whole_call(service):
         service.stage_export(claim, {(POST, "a"): "y"}, at=2, data="t2")
         service.rows(
             "select * from sync.reconcile_repos(%s, %s, %s)", [claim.repo_id], [1], [cid("t2")]
+        )
+    assert refusal.value.sqlstate == "SY201"
+    assert service.texts(1) == {"a": "x"}
+
+
+@pytest.mark.rule("CA-11")
+def test_missing_contents_refuse_the_first_load_of_a_collection(service):
+    service.load(1, {"a": "x"}, at=1, data="t1")
+    desynchronize(service)
+    claim = service.claim(1)
+    with pytest.raises(psycopg.Error) as refusal, service.conn.transaction():
+        service.stage_export(claim, {(POST, "a"): "x", (LIKE, "l"): "y"}, at=2, data="t2")
+        service.rows(
+            "select * from sync.reconcile_repos(%s, %s, %s)", [claim.repo_id], [2], [cid("t2")]
         )
     assert refusal.value.sqlstate == "SY201"
     assert service.texts(1) == {"a": "x"}

@@ -87,6 +87,19 @@ def test_a_service_starts_beside_an_app_that_idles_on_a_repo(session):
     assert driver.state(1) == "desynchronized"
 
 
+@pytest.mark.rule("BF-13", "BF-14")
+def test_what_was_given_up_while_its_repo_was_locked_brings_nothing(session):
+    driver = Driver(session())
+    driver.track(1)
+    claim = driver.claim(1)
+    app = session(autocommit=False)
+    app.execute("select from sync.repos for update")
+    assert driver.value("select sync.recover_fetches()") == 0
+    app.rollback()
+    assert driver.state(1) == "fetching"
+    assert driver.reconcile(claim, {"a": "x"}, at=10, data="t10")["outcome"] == "superseded"
+
+
 def test_a_claim_of_the_new_service_is_no_lost_one(session):
     driver = Driver(session())
     driver.conn.execute("select sync.recover_fetches()")

@@ -104,6 +104,19 @@ def test_a_cursor_moves_forwards_only_and_an_idle_tick_leaves_it(db, source):
     assert claim(db, source)["seq"] == 41
 
 
+@pytest.mark.rule("CU-12")
+def test_a_cursor_is_that_of_one_source_and_no_other(db, source):
+    first = claim(db, source)
+    apply(db, source, first["token"], 41)
+    other = one(db, "select sync.add_source('wss://other.test')")
+    second = claim(db, other)
+    assert second["seq"] is None
+    apply(db, other, second["token"], 7)
+    apply(db, source, first["token"], 42)
+    seqs = db.execute("select seq from sync.source_status order by source_id").fetchall()
+    assert [row["seq"] for row in seqs] == [42, 7]
+
+
 def test_taking_a_lane_over_fences_its_former_holder_off(db, source):
     old = claim(db, source)["token"]
     new = claim(db, source)["token"]

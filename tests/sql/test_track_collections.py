@@ -103,8 +103,11 @@ def test_a_malformed_pattern_is_refused_and_nothing_is_tracked(db, bad):
         ("app.bsky.feed.*", "app.bsky.feedx.post", False),
         ("app.bsky.feed.post", "app.bsky.feed.post", True),
         ("app.bsky.feed.post", "app.bsky.feed.postgate", False),
+        ("com.example.fooBar", "com.example.foobar", False),
+        ("com.example.foobar", "com.example.fooBar", False),
     ],
 )
+@pytest.mark.rule("SX-09", "OP-06")
 def test_what_a_pattern_covers(db, pattern, nsid, covers):
     db.execute("select sync.track_collections(%s)", [[pattern]])
     row = db.execute("select sync_priv.is_tracked_nsid(%s) as yes", [nsid]).fetchone()

@@ -32,6 +32,7 @@ def test_only_the_blessed_forms_are_read() -> None:
         "",
         "b",
         TEXT.upper(),
+        "b" + TEXT[1:].upper(),
         TEXT[:-1],
         TEXT + "a",
         TEXT[:-1] + "b",  # stray bits behind the last byte

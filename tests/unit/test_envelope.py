@@ -63,12 +63,14 @@ def test_reading_undoes_writing(objects: list[object]) -> None:
         pytest.param(b"\xa2\x61b\x01\x61a\x01", id="unsorted keys"),
         pytest.param(b"\xa2\x62aa\x01\x61b\x01", id="longer key first"),
         pytest.param(b"\xa2\x61a\x01\x61a\x01", id="duplicate key"),
-        pytest.param(b"\xc2\x41\x01", id="bignum"),
+        pytest.param(b"\xc2\x42\x00\x01", id="bignum", marks=pytest.mark.rule("CB-10")),
+        pytest.param(b"\xd8\x2b\x42\x00\x01", id="tag 43"),
         pytest.param(b"\xd9\x00\x2a\x42\x00\x01", id="tag 42 not shortest"),
         pytest.param(b"\xd8\x2a\x41\x00", id="link without a CID"),
         pytest.param(b"\xd8\x2a\x42\x01\x01", id="link without its zero"),
         pytest.param(b"\xd8\x2a\x61a", id="link of text"),
-        pytest.param(b"\xd8\x2a\xd8\x2a\x42\x00\x01", id="link of a link"),
+        pytest.param(b"\xd8\x2a\x82\x00\x01", id="link of an array"),
+        pytest.param(b"\xd8\x2a\xd8\x2a\x43\x00\x00\x01", id="link of a link"),
         pytest.param(b"\xf7", id="undefined"),
         pytest.param(b"\xf8\x20", id="simple value"),
         pytest.param(b"\xfb" + bytes(8), id="float"),
@@ -88,6 +90,15 @@ def test_what_is_not_canonical_is_refused(data: bytes) -> None:
         read_objects(data)
     with pytest.raises(CborError):
         read_item(data, 0)
+
+
+@pytest.mark.rule("CB-16")
+@pytest.mark.parametrize(
+    "data", [b"\x42a", b"\x62a", b"\x19\x01", b"\x82\x01", b"\x5b" + b"\xff" * 8]
+)
+def test_nothing_is_stepped_over_that_is_not_all_there(data: bytes) -> None:
+    with pytest.raises(CborError):
+        skip_item(data, 0)
 
 
 @pytest.mark.rule("ES-19", "CB-15", "CB-16", "A-34")

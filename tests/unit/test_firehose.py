@@ -12,7 +12,9 @@ from sync.atproto.frame import (
     write_frame,
 )
 from sync.errors import FramingError, MessageError
-from sync.firehose import Backoff, subscribe_url
+from sync.firehose import Backoff, FirehoseReader, subscribe_url
+from sync.http import AddressPolicy, RefusedAddress
+from sync.progress import SourceProgress
 from sync.stream import Frame, FrameQueue, StreamState
 
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
@@ -28,6 +30,22 @@ def test_reading_moves_the_position():
     state = StreamState(None)
     assert isinstance(state.read(identity(5)), IdentityMessage)
     assert state.seq == 5
+
+
+@pytest.mark.rule("ES-06")
+def test_a_frame_sent_as_text_is_none_whatever_it_says():
+    with pytest.raises(FramingError, match="text_frame"):
+        StreamState(None).read(identity(5).decode("latin-1"))
+
+
+@pytest.mark.rule("FA-14")
+def test_a_frame_that_breaks_its_reader_costs_the_connection_and_no_more(monkeypatch):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sync.stream.read_next", fail)
+    with pytest.raises(FramingError, match="unexpected_error"):
+        StreamState(None).read(identity(5))
 
 
 @pytest.mark.rule("CU-06")
@@ -167,3 +185,21 @@ def test_pauses_grow_and_start_again_after_progress():
 )
 def test_the_subscription_url(base, cursor, expected):
     assert subscribe_url(base, cursor) == expected
+
+
+@pytest.mark.rule("OP-01", "ES-01")
+@pytest.mark.parametrize(
+    "url", ["ws://localhost:8080", "ws://1.1.1.1:80", "wss://127.0.0.1", "wss://localhost:8443"]
+)
+async def test_nobody_is_connected_to_who_is_not_on_the_public_internet(url):
+    reader = FirehoseReader(
+        url,
+        state=StreamState(None),
+        queue=FrameQueue(max_frames=1, max_bytes=1),
+        policy=AddressPolicy(allow_private_hosts=False),
+        user_agent="test",
+        progress=SourceProgress(url, "relay"),
+    )
+    with pytest.raises(RefusedAddress):
+        async with reader._connect(None):
+            pass

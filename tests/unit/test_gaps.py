@@ -1,7 +1,9 @@
 """A PDS that is asked about its accounts and does not mean well."""
 
 import asyncio
+import itertools
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
@@ -26,12 +28,18 @@ class Pds(HttpClient):
     """Answers without a network: a list without end, and statuses."""
 
     def __init__(
-        self, *, is_away: bool = False, is_active: bool = True, delay_s: float = 0.0
+        self,
+        *,
+        is_away: bool = False,
+        is_active: bool = True,
+        delay_s: float = 0.0,
+        cursors: Iterable[object] = itertools.count(1),
     ) -> None:
         super().__init__(user_agent="test")
         self.is_away = is_away
         self.is_active = is_active
         self.delay_s = delay_s
+        self.cursors = map(str, cursors)
         self.asked = 0
 
     async def get(self, url: str, **options: Any) -> Reply:
@@ -40,7 +48,7 @@ class Pds(HttpClient):
         await asyncio.sleep(self.delay_s)
         if url.endswith("listRepos"):
             entry = {"did": did(0), "head": "x", "rev": "3jzfcijpj2z2a", "active": True}
-            page = {"cursor": str(self.asked), "repos": [entry]}
+            page = {"cursor": next(self.cursors, None), "repos": [entry]}
             return Reply(200, httpx.Headers(), json.dumps(page).encode())
         if self.is_away:
             raise HttpFailure("unreachable", url)
@@ -74,6 +82,24 @@ async def test_a_list_without_end_costs_a_bounded_time(monkeypatch):
         answers = await gaps.ask_host(Pds(delay_s=0.01), PDS, [did(n) for n in range(60)])
     assert list(answers.statuses) == [did(0)]
     assert answers.unanswered == sorted(did(n) for n in range(1, 60))
+
+
+@pytest.mark.rule("BF-18")
+@pytest.mark.parametrize(
+    ("cursors", "pages"),
+    [
+        pytest.param([], 1, id="the end"),
+        pytest.param([1, 2, 3], 4, id="some pages"),
+        pytest.param(itertools.cycle("ab"), 3, id="a circle"),
+        pytest.param(["x" * (gaps.MAX_CURSOR_CHARS + 1), "x"], 1, id="a long cursor"),
+        pytest.param(range(100), 10, id="too many pages"),
+    ],
+)
+async def test_a_list_is_read_until_it_ends_or_means_no_good(monkeypatch, cursors, pages):
+    monkeypatch.setattr(gaps, "MAX_LIST_PAGES", 10)
+    http = Pds(cursors=cursors)
+    assert len([entry async for entry in gaps.list_repos(http, PDS)]) == pages
+    assert http.asked == pages
 
 
 @pytest.mark.rule("AC-10", "CU-09")

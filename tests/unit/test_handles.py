@@ -19,8 +19,9 @@ Answer = str | Exception | None
 class Names:
     """The network as a lookup sees it: what DNS and the web server say, and how often they did."""
 
-    def __init__(self, dns: Answer = None, http: Answer = None) -> None:
-        self.dns, self.http = dns, http
+    def __init__(self, dns: Answer = None, http: Answer = None, *, status: int = 200) -> None:
+        self.dns, self.http, self.status = dns, http, status
+        self.max_bytes = 0
         self.asked: list[str] = []
         self.now = 0.0
         self.is_open = asyncio.Event()
@@ -37,12 +38,13 @@ class Names:
             raise self.dns
         return [b"did=" + did.encode() for did in (self.dns or "").split()]
 
-    async def get(self, url: str, **_: object) -> Reply:
+    async def get(self, url: str, *, max_bytes: int, **_: object) -> Reply:
         """Answer as the handle's web server does."""
         self.asked.append(url)
+        self.max_bytes = max_bytes
         if isinstance(self.http, Exception):
             raise self.http
-        status = 404 if self.http is None else 200
+        status = 404 if self.http is None else self.status
         return Reply(status, httpx.Headers(), f" {self.http}\n".encode())
 
 
@@ -76,6 +78,15 @@ async def test_dns_decides_then_https_and_silence_is_no_answer(dns, http, expect
         assert await names.lookup.find_did("Alice.example.com") == expected
     asked = ["dns _atproto.alice.example.com.", "https://alice.example.com/.well-known/atproto-did"]
     assert names.asked == (asked if dns in (None, SILENT) else asked[:1])
+
+
+@pytest.mark.rule("IN-09")
+async def test_what_comes_with_an_error_is_no_answer_and_no_answer_is_long():
+    names = Names(http=ALICE)
+    assert await names.lookup.find_did("alice.example.com") == ALICE
+    assert 0 < names.max_bytes <= 4096
+    for status in (301, 403, 404):
+        assert await Names(http=ALICE, status=status).lookup.find_did("alice.example.com") is None
 
 
 @pytest.mark.rule("SX-06", "SX-07")

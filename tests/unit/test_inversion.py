@@ -155,6 +155,40 @@ def test_a_key_in_the_wrong_layer_is_refused_also_where_only_others_change(undo:
             undo(cid_for(block), {cid_for(block): block}, changes)
 
 
+def key_after(letter: str, layer: int) -> bytes:
+    """Find a key that begins with a letter and lives in a layer."""
+    keys = (f"com.example.note/{letter}{number}".encode() for number in range(10_000))
+    return next(key for key in keys if mst.key_layer(key) == layer)
+
+
+@pytest.mark.rule("IV-06", "MS-03")
+@pytest.mark.parametrize("undo", [invert, undo_all])
+@pytest.mark.parametrize("case", ["another link", "put back", "joined", "split"])
+def test_a_key_in_the_wrong_layer_is_refused_wherever_its_node_is_taken_apart(
+    undo: Undo, case: str
+) -> None:
+    a, wrong, b, c = (key_after(*place) for place in (("a", 1), ("b", 0), ("d", 1), ("e", 1)))
+    gone, top = key_after("c", 2), key_after("f", 2)
+    left = write_node([a, wrong], [A, A], [None] * 3)
+    right = write_node([b, c], [A, A], [None] * 3)
+    whole = write_node([a, wrong, b], [A] * 3, [None] * 4)
+    if case == "another link":
+        root = left
+        op = RepoOp("update", a.decode(), A, B)
+    elif case == "put back":
+        root = left
+        op = RepoOp("delete", b.decode(), None, A)
+    elif case == "joined":
+        root = write_node([gone, top], [A, A], [cid_for(left), cid_for(right), None])
+        op = RepoOp("create", gone.decode(), A, None)
+    else:
+        root = write_node([top], [A], [cid_for(whole), None])
+        op = RepoOp("delete", gone.decode(), None, A)
+    blocks = {cid_for(block): block for block in (root, left, right, whole)}
+    with pytest.raises(MstError, match="wrong_layer"):
+        undo(cid_for(root), blocks, net_changes([op]))
+
+
 @pytest.mark.rule("IV-06", "MS-03", "MS-13")
 @pytest.mark.parametrize("undo", [invert, undo_all])
 def test_a_subtree_that_skips_a_layer_is_refused_also_where_it_is_the_old_root(undo: Undo) -> None:
@@ -163,8 +197,9 @@ def test_a_subtree_that_skips_a_layer_is_refused_also_where_it_is_the_old_root(u
     low = write_node([key], [A], [None, None])
     block = write_node([high], [A], [cid_for(low), None])
     blocks = {cid_for(low): low, cid_for(block): block}
-    with pytest.raises(MstError, match="wrong_layer"):
-        undo(cid_for(block), blocks, net_changes([RepoOp("create", high.decode(), A, None)]))
+    for changed in (high, key):
+        with pytest.raises(MstError, match="wrong_layer"):
+            undo(cid_for(block), blocks, net_changes([RepoOp("create", changed.decode(), A, None)]))
 
 
 @pytest.mark.rule("IV-06", "MS-05")

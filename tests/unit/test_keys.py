@@ -98,6 +98,17 @@ def test_odd_signatures_are_a_no_and_never_an_error(curve: str) -> None:
         assert not keys.verify(key, bad, b"m")
 
 
+@pytest.mark.rule("SG-01")
+@pytest.mark.parametrize("curve", CURVES)
+def test_a_leading_zero_of_s_may_not_be_left_out(curve: str) -> None:
+    key = make(curve)
+    messages = (number.to_bytes(4, "big") for number in range(20_000))
+    message = next(message for message in messages if key.sign(message)[32] == 0)
+    signature = key.sign(message)
+    assert keys.verify(key.public, signature, message)
+    assert not keys.verify(key.public, signature[:32] + signature[33:], message)
+
+
 @pytest.mark.rule("SG-07", "SG-03")
 @pytest.mark.parametrize("curve", CURVES)
 def test_a_key_goes_round_through_its_texts(curve: str) -> None:
@@ -118,18 +129,23 @@ def test_a_key_goes_round_through_its_texts(curve: str) -> None:
 )
 def test_legacy_keys_hold_the_bare_point_long_or_short(curve: str, key_type: str) -> None:
     public = make(curve).public
-    x = int.from_bytes(public.point[1:], "big")
-    prime = 2**256 - (2**32 + 977 if curve == keys.K256 else 2**224 - 2**192 - 2**96 + 1)
-    a, b = (0, 7) if curve == keys.K256 else (-3, _P256_B)
-    y = pow(x**3 + a * x + b, (prime + 1) // 4, prime)
-    if y % 2 != public.point[0] % 2:
-        y = prime - y
-    long_point = b"\x04" + public.point[1:] + y.to_bytes(32, "big")
-    assert keys.parse_legacy(key_type, multibase(long_point)) == public
+    assert keys.parse_legacy(key_type, multibase(long_point(public))) == public
     assert keys.parse_legacy(key_type, multibase(public.point)) == public
 
 
 _P256_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+
+
+def long_point(public: keys.PublicKey) -> bytes:
+    """Return a point in the form that is not compressed."""
+    x = int.from_bytes(public.point[1:], "big")
+    is_k256 = public.curve == keys.K256
+    prime = 2**256 - (2**32 + 977 if is_k256 else 2**224 - 2**192 - 2**96 + 1)
+    a, b = (0, 7) if is_k256 else (-3, _P256_B)
+    y = pow(x**3 + a * x + b, (prime + 1) // 4, prime)
+    if y % 2 != public.point[0] % 2:
+        y = prime - y
+    return b"\x04" + public.point[1:] + y.to_bytes(32, "big")
 
 
 @pytest.mark.rule("SG-07")
@@ -144,8 +160,11 @@ def test_malformed_keys_are_refused() -> None:
         "z\u0664",
         "z" + "1" * 10_000,
         multibase(b"\xed\x01" + bytes(32)),  # Ed25519
+        multibase(b"\xed\x01" + point),
         multibase(b"\xe7\x01" + point[:-1]),
         multibase(b"\xe7\x01" + point + b"\0"),
+        multibase(b"\xe7\x01" + long_point(make(keys.K256).public)),
+        multibase(b"\x80\x24" + long_point(make(keys.P256).public)),
         multibase(b"\xe7\x01" + off_curve),
         multibase(b"\x80\x24" + off_curve),
         multibase(b"\x80\x24" + bytes(33)),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from sync.applier import data_fault
@@ -58,6 +59,18 @@ class Bench:
     def reasons(self) -> set[str]:
         """Return what was refused."""
         return {key.reason for key in self.problems._entries}
+
+
+@pytest.mark.rule("FA-14")
+def test_a_message_that_breaks_the_verifier_is_counted_and_stops_nobody(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    bench = Bench()
+    message = bench.commit()
+    monkeypatch.setattr("sync.triage.verify_commit", fail)
+    assert bench.triage.judge(message) is None
+    assert bench.reasons() == {"unexpected_error"}
 
 
 @pytest.mark.rule("SG-02", "HO-03")
@@ -274,5 +287,8 @@ def test_only_the_data_itself_is_blamed_for_a_refusal():
         sqlstate = "22P05"
 
     assert data_fault(ValueError("cannot encode")) is not None
+    assert data_fault(asyncpg.UniqueViolationError("23505")) is not None
+    assert data_fault(asyncpg.DeadlockDetectedError("40P01")) is None
+    assert data_fault(asyncpg.DiskFullError("53100")) is None
     assert data_fault(OSError("gone")) is None
     assert data_fault(Refusal("not from the driver")) is None

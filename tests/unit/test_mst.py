@@ -1,5 +1,6 @@
 """The tree: one encoding a node, one tree a set of leaves, and every lie about it refused."""
 
+import contextlib
 import random
 import time
 from collections.abc import Mapping
@@ -171,21 +172,71 @@ def test_a_bomb_in_the_place_of_a_node_is_refused_cheaply(size: int) -> None:
     assert time.process_time() - started < 1
 
 
+@pytest.mark.rule("MS-01", "MS-07", "MS-08", "MS-15", "MS-22", "CB-01")
+def test_every_changed_byte_is_refused_or_makes_another_canonical_node() -> None:
+    keys = [b"com.example.note/" + name for name in (b"1", b"11", b"2")]
+    block = write_node(keys, [VALUE] * 3, [None, VALUE, None, VALUE])
+    for at in range(len(block)):
+        for byte in range(256):
+            changed = block[:at] + bytes((byte,)) + block[at + 1 :]
+            with contextlib.suppress(MstError):
+                assert write_node(*read_node(changed)[:3]) == changed
+
+
+@pytest.mark.rule("MS-01", "MS-22")
+@pytest.mark.parametrize("name", [b"k", b"p", b"t", b"v", b"l", b"e"])
+def test_a_node_has_these_fields_and_no_others(name: bytes) -> None:
+    block = write_node([L0[0]], [VALUE], [None, None])
+    assert block.count(b"\x61" + name) == 1
+    with pytest.raises(MstError):
+        read_node(block.replace(b"\x61" + name, b"\x61" + b"~"))
+
+
+@pytest.mark.rule("CB-06", "CB-14", "MS-15")
+def test_a_node_ends_with_its_link_and_every_link_begins_with_a_zero() -> None:
+    block = write_node([L0[0]], [VALUE], [VALUE, VALUE])
+    assert read_node(block).values == [VALUE]
+    for name in (b"l", b"t", b"v"):
+        head = b"\x61" + name + b"\xd8\x2a\x58\x25"
+        assert block.count(head + b"\x00") == 1
+        with pytest.raises(MstError):
+            read_node(block.replace(head + b"\x00", head + b"\x01"))
+    with pytest.raises(MstError):
+        read_node(block + b"\x00")
+
+
+@pytest.mark.rule("CB-08")
+def test_a_record_link_has_at_most_a_hundred_bytes_and_not_none() -> None:
+    for value in (b"", b"\x01" * 101):
+        with pytest.raises(MstError, match="bad_record_link"):
+            read_node(write_node([L0[0]], [value], [None, None]))
+    assert read_node(write_node([L0[0]], [b"\x01" * 100], [None, None])).values == [b"\x01" * 100]
+
+
 @pytest.mark.rule("MS-03", "MS-05", "MS-11", "MS-12", "MS-14", "A-42", "MS-04")
 def test_lies_between_nodes_are_refused() -> None:
     low, low_block = node_of(L0[0])
     high, high_block = node_of(L1[0])
     empty, empty_block = node_of()
-    above = L1[0] if L1[0] > L0[0] else L1[1]
-    cases = {
-        "wrong_layer": node_of(L0[0], L1[0]),
-        "key_order": node_of(above, children=[None, low]),
-        "bare_root": node_of(children=[low]),
-        "empty_node": node_of(L1[0], children=[empty, None]),
-        "tree_too_deep": node_of(L0[1], children=[low, None]),
+    bare, bare_block = node_of(children=[low])
+    layer_1 = keys_by_layer(1, 50)
+    last, last_block = node_of(max(L0))
+    above = next(key for key in layer_1 if key > L0[0])
+    below = next(key for key in layer_1 if key < max(L0))
+    cases = [
+        ("wrong_layer", node_of(L0[0], L1[0])),
+        ("key_order", node_of(above, children=[None, low])),
+        ("key_order", node_of(below, children=[last, None])),
+        ("bare_root", node_of(children=[low])),
+        ("empty_node", node_of(L1[0], children=[empty, None])),
+        ("tree_too_deep", node_of(L0[1], children=[low, None])),
+        ("tree_too_deep", node_of(above, children=[bare, None])),
+    ]
+    blocks = {low: low_block, high: high_block, last: last_block} | {
+        empty: empty_block,
+        bare: bare_block,
     }
-    blocks = {low: low_block, high: high_block, empty: empty_block}
-    for reason, (root, block) in cases.items():
+    for reason, (root, block) in cases:
         with pytest.raises(MstError) as caught:
             walked(root, blocks | {root: block})
         assert caught.value.reason == reason

@@ -159,6 +159,18 @@ def test_blocks_that_are_no_records_keep_their_bytes(block: bytes, why: str) -> 
     assert records.read_record(block) == (None, block, why)
 
 
+@pytest.mark.rule("DM-12", "DM-14")
+def test_text_is_kept_letter_by_letter() -> None:
+    texts = [
+        " \u212b A\u030a \u00c5\t",
+        "2026-01-01T00:00:00.000000000+00:00",
+        "\ufeff",
+        "\u2028 /",
+    ]
+    value = {"a": texts, " b ": {"\u212b": "", "A\u030a": ""}}
+    assert json.loads(records.read_record(raw_block(value)).value or "") == value
+
+
 @pytest.mark.rule("DM-07", "DM-01", "DM-13")
 @pytest.mark.parametrize("key", ["$link", "$bytes"])
 def test_a_map_that_json_would_misread_is_ambiguous(key: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from sync.atproto.syntax import INVALID_HANDLE
 from sync.handles import AmbiguousHandle, HandleLookup, read_txt
-from sync.http import HttpClient, Reply
-from sync.identities import read_status
+from sync.http import HttpClient, HttpFailure, Reply
+from sync.identities import ask_status, read_status
 from sync.limits import BoundedMap, TokenBucket
 from sync.resolver import MAX_CONCURRENT_REQUESTS, Resolver
 
@@ -29,6 +29,7 @@ BOB = "did:web:example.com"
         ([b"did=nonsense"], None),
         ([b"DID=" + ALICE.encode()], None),
         ([b"did=did:plc:\xff"], None),
+        ([b"did=did:plc:a/b"], None),
     ],
 )
 def test_a_handles_txt_records_name_one_did(values, expected):
@@ -88,6 +89,26 @@ def test_what_a_host_says_of_an_account_is_read_with_care(body, expected):
     status = read_status(body, ALICE)
     found = None if status is None else (status.is_active, status.status, status.rev)
     assert found == expected
+
+
+class Busy(HttpClient):
+    """A host that has one answer for everybody."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(user_agent="test")
+        self.status = status
+
+    async def get(self, url: str, **_: Any) -> Reply:
+        """Give it."""
+        return Reply(self.status, httpx.Headers(), b"")
+
+
+@pytest.mark.rule("AC-10")
+async def test_a_host_that_cannot_answer_now_has_said_nothing():
+    for status in (429, 500, 503):
+        with pytest.raises(HttpFailure, match="unreachable"):
+            await ask_status(Busy(status), "https://pds.example.com", ALICE)
+    assert await ask_status(Busy(400), "https://pds.example.com", ALICE) is None
 
 
 class Web(HttpClient):

@@ -136,6 +136,12 @@ def test_a_did_may_have_2048_characters_and_no_more() -> None:
     assert not syntax.is_did("did:web:" + "a" * 2041)
 
 
+@pytest.mark.rule("SX-15")
+def test_a_datetime_may_have_64_characters_and_no_more() -> None:
+    assert syntax.is_datetime("1985-04-12T23:20:50." + "1" * 43 + "Z")
+    assert not syntax.is_datetime("1985-04-12T23:20:50." + "1" * 44 + "Z")
+
+
 @pytest.mark.rule("SX-02")
 @pytest.mark.rule("SX-03")
 @pytest.mark.rule("SX-04")
@@ -147,6 +153,7 @@ def test_only_plc_and_web_dids_on_public_hosts_are_supported() -> None:
         "did:plc:7iza6de2dwap2sbkpav7c6c1",
         "did:plc:7IZA6DE2DWAP2SBKPAV7C6C6",
         "did:key:zQ3shZc2QzApp2oymGvQbzP8eKheVshBHbU4ZYjeXqwSKEn6N",
+        "did:example:example.com",
         "did:web:example.com:path",
         "did:web:example.com%3A8080",
         "did:web:Example.com",
