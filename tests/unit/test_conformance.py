@@ -37,6 +37,12 @@ def test_what_keeps_a_rule_exists() -> None:
     assert [path for rule in RULES for path in rule.where if not (ROOT / path).is_file()] == []
 
 
+def test_every_demanded_rule_has_a_mutation_or_says_why_not() -> None:
+    known = patches_of_rules().keys() | rules_without_patch().keys()
+    demanded = [rule for rule in RULES if rule.is_demanded and not (rule.untested or rule.no_patch)]
+    assert [rule.name for rule in demanded if rule.name not in known] == []
+
+
 def test_every_marker_names_a_rule_or_a_scenario() -> None:
     known = {rule.name for rule in RULES} | SCENARIOS
     assert sorted(mark for mark in all_marks(ROOT / "tests") if mark[1] not in known) == []
