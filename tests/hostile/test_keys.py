@@ -192,10 +192,16 @@ async def stay_behind(world: HostileWorld, account: Account) -> None:
     old, copy = account.host, fork(account)
     account.move_account(1 - old.index, resign=True)
     await world.check_healed(account)
-    for number in range(3):
-        write = Write.create(NOTE, f"old{number}", note("written at the old host"))
+
+    async def is_told_off() -> bool:
+        """Go on; before every lane has heard of the move, a commit may still be the account's."""
+        write = Write.create(NOTE, account.world.clock.tid(), note("written at the old host"))
         commit = copy.commit([write], account.world.clock.tid())
         world.say(account.did, "#commit", body_of(account, commit), stream=old.stream)
+        await world.check_passed()
+        return (await world.problems(account))["wrong_host"] > 0
+
+    await world.rig.until(is_told_off)
 
 
 HOSTS = [
@@ -205,7 +211,6 @@ HOSTS = [
         "a host that was left and goes on",
         stay_behind,
         "wrong_host",
-        # Before every lane has heard of the move, to the old one a commit still is the account's.
         may=frozenset({"bad_signature", "chain_break"}),
         is_refetched=None,
     ),

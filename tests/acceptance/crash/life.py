@@ -47,7 +47,7 @@ class LivelyLab(Lab):
         for account in self.crowd:
             account.create(POST, {"$type": POST, "text": "mine"}, rkey=MINE)
         self.newcomers: list[Account] = []
-        self.rounds = 0
+        self.rounds = self.trials = 0
         silent = [world.create_account(records=make_records(self.rng, 1)) for _ in range(SILENT)]
         return [*self.crowd, self.mover, self.moody, self.shy, *silent]
 
@@ -59,6 +59,12 @@ class LivelyLab(Lab):
         """Make one commit on one account."""
         account.create(POST, {"$type": POST, "text": f"heard {self.rng.random()}"})
 
+    def try_something(self, account: Account) -> None:
+        """Write into a collection that nobody has used before."""
+        self.trials += 1
+        name = f"com.example.trial{self.trials}"
+        account.create(name, {"$type": name})
+
     # What everybody hears of --------------------------------------------------------------------
 
     def happen(self) -> None:
@@ -69,6 +75,7 @@ class LivelyLab(Lab):
         self._change_mind(self.moody, "deactivated")
         self._change_mind(self.shy, "takendown")
         account = self.rng.choice(self.crowd)
+        self.try_something(account)
         account.change_handle(f"name{self.rounds}.pds{account.host.index}.test")
         if self.rounds % 3 == 0:
             account.rotate_key()
@@ -140,6 +147,7 @@ class LivelyLab(Lab):
         account = self.rng.choice(self.crowd)
         steps: list[Callable[[], object]] = [
             lambda: self.say(account),
+            lambda: self.try_something(account),
             account.emit_identity,
             lambda: self._change_mind(self.shy, "takendown"),
             self.break_chain,
