@@ -1,7 +1,7 @@
 -- Bound what waits for a repo: 5,000 events, and 64 MiB of commits. Beyond that one marker stays
 -- for all commits, a broken event with the highest rev. It stops the drain unless the export
 -- contains that rev already. Of account, identity and rejected events the newest of each kind stay:
--- of the words of each host on an account the last good and the last bad one, and the last deletion.
+-- of the words of each host on an account the last good and the last bad one and the last deletion.
 -- Repo by repo, by index: see sync_priv.due_repos(int).
 --
 -- Called by: sync_priv.hold_events(), sync.apply_events().
