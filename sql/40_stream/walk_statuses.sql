@@ -46,8 +46,9 @@ begin
      set rejected_at = case when not j.is_outdated then sync_priv.clock() end,
          is_identity_stale = true,
          identity_checked_at = case
+           -- In the future where lookups failed, to put the next one off: now it counts as made.
            when r.identity_checked_at > sync_priv.clock() - interval '6 seconds'
-             then r.identity_checked_at
+             then least(r.identity_checked_at, sync_priv.clock())
          end,
          sync_state = case
            when j.is_outdated and r.sync_state in ('synchronized', 'fetching')

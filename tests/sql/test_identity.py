@@ -141,7 +141,8 @@ def rejected(service):
     return service
 
 
-@pytest.mark.rule("A-21", "D-03", "SG-11")
+@pytest.mark.rule("D-03", "SG-11")
+@pytest.mark.scenario("A-21")
 @pytest.mark.parametrize("change", [{"key": "did:key:z2"}, {"pds": "https://new.test"}])
 def test_a_new_key_or_pds_makes_up_for_a_rejected_message_once(rejected, change):
     resolve(rejected, **change)
@@ -152,14 +153,15 @@ def test_a_new_key_or_pds_makes_up_for_a_rejected_message_once(rejected, change)
     assert rejected.state(1) == "synchronized"
 
 
-@pytest.mark.rule("A-21")
+@pytest.mark.scenario("A-21")
 def test_an_unchanged_identity_keeps_the_rejection_in_mind(rejected):
     resolve(rejected, handle="b.test")
     assert rejected.state(1) == "synchronized"
     assert repo(rejected)["rejected_at"] is not None
 
 
-@pytest.mark.rule("A-21", "D-03")
+@pytest.mark.rule("D-03")
+@pytest.mark.scenario("A-21")
 @pytest.mark.parametrize(
     ("judged_by", "is_outdated"),
     [
@@ -179,7 +181,8 @@ def test_a_message_that_was_judged_by_another_identity_than_the_stored_one_is_ma
     assert (repo(service)["rejected_at"] is None) == is_outdated
 
 
-@pytest.mark.rule("A-21", "D-03")
+@pytest.mark.rule("D-03")
+@pytest.mark.scenario("A-21")
 @pytest.mark.parametrize("learns_first", [True, False])
 def test_a_message_that_fails_while_its_repo_is_fetched_is_made_up_for(service, learns_first):
     resolve(service)
@@ -257,6 +260,17 @@ def test_who_cannot_be_found_for_long_is_looked_up_seldom(session, name, reason,
     assert service.value(status)
     service.apply(Event(name, kind="identity"))
     assert claim(service) == [name], "what the stream says goes before"
+
+
+@pytest.mark.rule("SG-08", "IN-12")
+def test_a_rejected_message_of_who_was_not_found_has_him_looked_up_within_a_minute(service):
+    service.conn.execute("update sync.repos set created_at = now() - interval '1 day'")
+    assert A in claim(service)
+    service.conn.execute("select sync.fail_identity(%s, 'not_found')", [A])
+    service.apply(Event(A, kind="rejected"))
+    assert A not in claim(service), "it was looked up a moment ago"
+    service.conn.execute("select set_config('sync.now', (now() + '61 seconds')::text, false)")
+    assert A in claim(service)
 
 
 @pytest.mark.rule("IN-16", "IN-17")
