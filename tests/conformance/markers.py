@@ -1,4 +1,4 @@
-"""Find which tests prove which rules, by reading their markers without importing a test."""
+"""Find which tests prove which rules and play which scenarios, without importing a test."""
 
 import ast
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ def rules_of_tests(folder: Path) -> Tests:
     return found
 
 
-def all_marks(folder: Path) -> set[tuple[str, str]]:
-    """Return every (file, rule) a marker names anywhere below a folder, on a test or not."""
+def all_marks(folder: Path, marker: str = "rule") -> set[tuple[str, str]]:
+    """Return every (file, id) a marker names anywhere below a folder, on a test or not."""
     return {
-        (file.relative_to(folder).as_posix(), rule)
+        (file.relative_to(folder).as_posix(), name)
         for file in _files(folder, "*.py")
-        for rule in _rules_in(ast.parse(file.read_text(encoding="utf-8")))
+        for name in _marked(ast.parse(file.read_text(encoding="utf-8")), marker)
     }
 
 
@@ -37,7 +37,7 @@ def _rules_of_file(module: ast.Module) -> Iterator[tuple[str, list[str]]]:
     of_names: dict[str, list[str]] = {}
     for node in module.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            of_names[node.targets[0].id] = _rules_in(node.value)
+            of_names[node.targets[0].id] = _marked(node.value)
     of_all = of_names.pop("pytestmark", [])
     for node in module.body:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -46,19 +46,19 @@ def _rules_of_file(module: ast.Module) -> Iterator[tuple[str, list[str]]]:
             continue
         rules = list(of_all)
         for decorator in node.decorator_list:
-            rules += _rules_in(decorator)
+            rules += _marked(decorator)
             for part in ast.walk(decorator):
                 if isinstance(part, ast.Name):  # a list of parameters that stands elsewhere
                     rules += of_names.get(part.id, [])
         yield node.name, list(dict.fromkeys(rules))
 
 
-def _rules_in(tree: ast.AST) -> list[str]:
-    """Return the arguments of all `pytest.mark.rule(...)` in a piece of code."""
+def _marked(tree: ast.AST, marker: str = "rule") -> list[str]:
+    """Return the arguments of all `pytest.mark.rule(...)`, say, in a piece of code."""
     return [
         argument.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.rule"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == f"pytest.mark.{marker}"
         for argument in node.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
     ]

@@ -11,6 +11,7 @@ from sync.atproto.keys import PrivateKey
 from sync.simnet import Account
 from sync.simnet.repo import Head, Repo, RepoCommit, Write
 from tests.hostile.world import HostileWorld
+from tests.unit.repos import section
 
 Body = dict[str, Any]
 Blocks = dict[bytes, bytes]
@@ -124,12 +125,3 @@ def car_of(roots: Sequence[bytes], blocks: Sequence[tuple[bytes, bytes]]) -> byt
     """Write a CAR with any number of roots, and blocks as often as they are given."""
     header = cbor.encode({"roots": [cbor.Link(root) for root in roots], "version": 1})
     return b"".join([section(header), *(section(cid + block) for cid, block in blocks)])
-
-
-def section(data: bytes) -> bytes:
-    """Return bytes behind their length, as a CAR has them."""
-    size, head = len(data), b""
-    while size > 0x7F:
-        head += bytes((size & 0x7F | 0x80,))
-        size >>= 7
-    return head + bytes((size,)) + data

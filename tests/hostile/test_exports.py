@@ -28,7 +28,6 @@ from tests.hostile.forge import (
     car_of,
     edit_car,
     fields_of,
-    section,
     sign,
     sign_fields,
 )
@@ -36,7 +35,7 @@ from tests.hostile.servers import Answer
 from tests.hostile.trees import RAW_CID, RECORD, RECORD_CID, RawEntry, RawNode, first_leaves
 from tests.hostile.world import HostileWorld, Lie, lie
 from tests.integration.rig import NOTE, note
-from tests.unit.repos import keys_by_layer
+from tests.unit.repos import keys_by_layer, section
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 

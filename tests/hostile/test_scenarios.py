@@ -1,33 +1,16 @@
-"""Every hostile scenario has a test that plays it."""
+"""Every hostile scenario has a test that plays it to a running service."""
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 
+from tests.conformance.markers import all_marks
+from tests.conformance.rules import SCENARIOS
+
 TESTS = Path(__file__).parent.parent
-SCENARIOS = {f"A-{number:02}" for number in range(1, 58)}
-
-
-def marked(source: str) -> Iterator[str]:
-    """Yield the ids in every `pytest.mark.scenario(…)` of a module."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.scenario":
-            for argument in node.args:
-                yield str(ast.literal_eval(argument))
+# Where the whole service runs; a test of a part of it may be marked as well.
+WHOLE = ("acceptance/", "hostile/", "integration/")
 
 
 def test_every_scenario_is_played() -> None:
-    played = {
-        scenario for path in TESTS.rglob("test_*.py") for scenario in marked(path.read_text())
-    }
-    assert played == SCENARIOS
-
-
-def test_a_marker_is_found_wherever_it_stands() -> None:
-    source = """
-import pytest
-pytestmark = [pytest.mark.scenario("A-01")]
-@pytest.mark.parametrize("x", [pytest.param(1, marks=pytest.mark.scenario("A-02", "A-03"))])
-def test_it(x): ...
-"""
-    assert sorted(marked(source)) == ["A-01", "A-02", "A-03"]
+    marks = all_marks(TESTS, "scenario")
+    assert {name for _, name in marks} <= SCENARIOS
+    assert {name for file, name in marks if file.startswith(WHOLE)} == SCENARIOS

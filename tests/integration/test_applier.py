@@ -73,7 +73,7 @@ def batch_of(events: list[StagedEvent], cursor: int = SEQ + 50) -> Batch:
 
 
 @pytest.mark.scenario("A-36")
-@pytest.mark.rule("OP-10", "A-36", "D-03")
+@pytest.mark.rule("OP-10", "D-03")
 async def test_one_poisoned_event_costs_its_repo_and_nobody_else(ingest, clone):
     applier, owner, _ = await lane_on(ingest, clone, 1000)
     values = ['{"n": 1}' if number != 400 else '{"broken' for number in range(1000)]

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.scenario("A-48")
-@pytest.mark.rule("BF-02", "BF-08", "BF-10", "A-48")
+@pytest.mark.rule("BF-02", "BF-08", "BF-10")
 async def test_commits_during_a_fetch_are_held_and_applied_after_it(clone, tmp_path: Path):
     async with Simnet(seed=31, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")
@@ -40,7 +40,8 @@ async def holds(rig: Rig, events: int) -> bool:
     return await rig.conn.fetchval("select sum(held_events) from sync.repo_status") == events
 
 
-@pytest.mark.rule("MS-11", "A-46")
+@pytest.mark.rule("MS-11")
+@pytest.mark.scenario("A-46")
 async def test_an_empty_repo_is_loaded_as_empty_and_filled_live(clone, tmp_path: Path):
     async with Simnet(seed=32, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")
@@ -68,7 +69,7 @@ async def test_many_repos_of_several_hosts_are_loaded_while_they_commit(clone, t
 
 
 @pytest.mark.scenario("A-51")
-@pytest.mark.rule("BF-14", "A-51")
+@pytest.mark.rule("BF-14")
 async def test_a_crash_during_a_fetch_loses_nothing_that_was_held(clone, tmp_path: Path):
     async with Simnet(seed=34, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")
@@ -86,7 +87,7 @@ async def test_a_crash_during_a_fetch_loses_nothing_that_was_held(clone, tmp_pat
 
 
 @pytest.mark.scenario("A-50")
-@pytest.mark.rule("BF-13", "A-50")
+@pytest.mark.rule("BF-13")
 async def test_an_account_switched_off_during_its_fetch_stays_hidden(clone, tmp_path: Path):
     async with Simnet(seed=35, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")
@@ -116,7 +117,7 @@ async def no_fetches(rig: Rig) -> bool:
 
 
 @pytest.mark.scenario("A-49")
-@pytest.mark.rule("BF-11", "A-49", "D-19")
+@pytest.mark.rule("BF-11", "D-19")
 async def test_a_stale_export_is_not_taken_for_the_present(clone, tmp_path: Path):
     async with Simnet(seed=36, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")

@@ -24,7 +24,7 @@ async def retry(rig: Rig, account: Account) -> None:
     await rig.conn.fetchval("select sync.resync_repos($1)", [account.did])
 
 
-@pytest.mark.scenario("A-55")
+@pytest.mark.scenario("A-55", "A-40", "A-41")
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
@@ -34,7 +34,7 @@ async def retry(rig: Rig, account: Account) -> None:
         ({"cut_after_bytes": 60}, "unreachable"),
     ],
 )
-@pytest.mark.rule("AC-13", "BF-16", "CA-05", "A-40", "A-41", "A-55")
+@pytest.mark.rule("AC-13", "BF-16", "CA-05")
 async def test_a_failed_fetch_deletes_nothing_and_is_made_good(
     clone, tmp_path: Path, trouble, reason
 ):

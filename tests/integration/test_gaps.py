@@ -29,8 +29,8 @@ async def follow_alice(rig: Rig, net: Simnet) -> Account:
     return alice
 
 
-@pytest.mark.scenario("A-52")
-@pytest.mark.rule("CU-08", "CU-09", "A-06", "A-52")
+@pytest.mark.scenario("A-52", "A-06")
+@pytest.mark.rule("CU-08", "CU-09")
 async def test_missed_history_is_made_up_for_deletes_included(clone, tmp_path: Path):
     async with (
         Simnet(seed=41, start_us=None, pds_count=2) as net,
@@ -310,7 +310,8 @@ async def is_hidden(rig: Rig, account) -> bool:
     return await rig.stored(account) == {}
 
 
-@pytest.mark.rule("CU-10", "D-14", "A-05", "ES-08")
+@pytest.mark.rule("CU-10", "D-14", "ES-08")
+@pytest.mark.scenario("A-05")
 async def test_a_cursor_in_the_future_stops_the_source_until_it_is_rewound(clone, tmp_path: Path):
     async with Simnet(seed=45, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")

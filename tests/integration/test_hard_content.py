@@ -106,8 +106,8 @@ def check_held(row: Mapping[str, Any], block: bytes) -> None:
     assert second_codec_block(value) == block, row["rkey"]
 
 
-@pytest.mark.rule("DM-11", "OP-04", "OP-08", "RC-10", "RC-11", "SX-10", "D-10", "A-30", "A-31")
-@pytest.mark.rule("A-32", "A-33", "A-35")
+@pytest.mark.rule("DM-11", "OP-04", "OP-08", "RC-10", "RC-11", "SX-10", "D-10")
+@pytest.mark.scenario("A-30", "A-31", "A-32", "A-33", "A-35")
 async def test_hard_content_survives_backfill_stream_and_resync(clone, tmp_path: Path):
     async with Simnet(seed=44, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         records = {f"{NOTE}/{rkey}": block for rkey, block in everything().items()}
@@ -131,7 +131,8 @@ async def test_hard_content_survives_backfill_stream_and_resync(clone, tmp_path:
         assert await rig.changes(alice, after=position) == []
 
 
-@pytest.mark.rule("RC-01", "D-01", "A-33")
+@pytest.mark.rule("RC-01", "D-01")
+@pytest.mark.scenario("A-33")
 async def test_a_record_of_a_byte_too_much_leaves_its_cid_and_its_siblings(clone, tmp_path: Path):
     async with Simnet(seed=45, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         large = padded(MAX_RECORD_BYTES + 1)

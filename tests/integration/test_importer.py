@@ -89,7 +89,8 @@ async def test_unsigned_is_only_accepted_on_request_and_says_so(clone, tmp_path:
         assert (verdict.trust, verdict.summary) == ("unsigned", "whole")
 
 
-@pytest.mark.rule("CA-05", "CA-17", "A-40")
+@pytest.mark.rule("CA-05", "CA-17")
+@pytest.mark.scenario("A-40")
 async def test_what_is_no_repo_is_refused_in_one_sentence(clone, tmp_path: Path):
     async with Simnet(seed=75) as net, rig_on(net, clone, tmp_path) as rig:
         alice, bob = account_with_notes(net), net.create_account("bob.test")

@@ -28,7 +28,7 @@ async def resync(rig: Rig, account) -> None:
 
 
 @pytest.mark.scenario("A-52")
-@pytest.mark.rule("BF-05", "BF-06", "A-52")
+@pytest.mark.rule("BF-05", "BF-06")
 async def test_the_reference_example_of_a_resync(clone, tmp_path: Path):
     """Told A, B, A deleted, C; the refetch finds A again, no B, the same C, and D."""
     async with Simnet(seed=21, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
@@ -59,7 +59,8 @@ async def test_the_reference_example_of_a_resync(clone, tmp_path: Path):
         assert await rig.changes(alice, after=after) == []
 
 
-@pytest.mark.rule("CM-17", "CM-18", "FA-06", "A-12")
+@pytest.mark.rule("CM-17", "CM-18", "FA-06")
+@pytest.mark.scenario("A-12")
 async def test_a_lost_commit_breaks_the_chain_and_is_made_up_for(clone, tmp_path: Path):
     async with Simnet(seed=22, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")
@@ -93,7 +94,8 @@ async def test_a_sync_event_with_other_contents_leads_to_a_fetch(clone, tmp_path
         await rig.level(alice)
 
 
-@pytest.mark.rule("SG-08", "FA-03", "A-21")
+@pytest.mark.rule("SG-08", "FA-03")
+@pytest.mark.scenario("A-21")
 async def test_a_bad_signature_heals_once_the_directory_has_the_key(clone, tmp_path: Path):
     async with Simnet(seed=24, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
         alice = net.create_account("alice.test")

@@ -49,9 +49,9 @@ class Patch:
         return texts
 
 
-def read_patches() -> list[Patch]:
-    """Return every patch of this folder, by name."""
-    return [read_patch(path) for path in sorted(FOLDER.glob("*.patch"))]
+def read_patches(folder: Path = FOLDER) -> list[Patch]:
+    """Return every patch of a folder, by name."""
+    return [read_patch(path) for path in sorted(folder.glob("*.patch"))]
 
 
 def read_patch(path: Path) -> Patch:

@@ -140,7 +140,8 @@ some_paths = st.lists(paths, unique=True, max_size=40)
 
 @given(some_paths, edits)
 @settings(quick, max_examples=200 * TIMES)
-@pytest.mark.rule("IV-02", "IV-03", "A-45", "CM-39")
+@pytest.mark.rule("IV-02", "IV-03", "CM-39")
+@pytest.mark.scenario("A-45")
 def test_commits_of_the_reference_are_verified(peer: Peer, first: list[str], batches) -> None:
     contents = Contents({path: record(path) for path in first})
     start(peer, contents)
@@ -184,7 +185,8 @@ def test_the_reference_verifies_our_commits(peer: Peer, first: list[str], batche
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000, 5_000])
-@pytest.mark.rule("A-46", "CA-10")
+@pytest.mark.rule("CA-10")
+@pytest.mark.scenario("A-46")
 def test_exports_of_any_size_are_read_by_both(peer: Peer, size: int) -> None:
     rng = random.Random(size)
     chosen = rng.sample([path for layer in LAYERS for path in layer], size)

@@ -202,7 +202,8 @@ def test_a_sync_with_our_data_only_moves_the_rev(lane):
     assert lane.texts(1) == {"b": "ipsum"}
 
 
-@pytest.mark.rule("SN-05", "A-18")
+@pytest.mark.rule("SN-05")
+@pytest.mark.scenario("A-18")
 def test_an_older_sync_is_no_rollback(lane):
     loaded(lane)
     assert lane.apply(Event(A, kind="sync", rev=9, data="t9")) == {"stale": 1}
@@ -295,7 +296,8 @@ def test_an_identity_event_only_asks_for_a_new_look(lane):
     assert lane.value("select handle from sync.repos where did = %s", A) == "a.test"
 
 
-@pytest.mark.rule("A-21", "SG-09")
+@pytest.mark.rule("SG-09")
+@pytest.mark.scenario("A-21")
 @pytest.mark.parametrize(
     ("age", "due"), [("0 seconds", []), ("7 seconds", [A]), ("2 minutes", [A])]
 )
@@ -315,7 +317,7 @@ def test_a_rejected_message_has_the_identity_looked_up_unless_it_just_was(lane, 
         assert [row["did"] for row in lane.rows(claimed)] == [A], "within a minute"
 
 
-@pytest.mark.rule("A-21")
+@pytest.mark.scenario("A-21")
 def test_a_rejected_message_leads_to_one_fetch_when_the_key_turns_out_new(lane):
     loaded(lane)
     identity = "select sync.set_identity(%s, 'a.test', 'https://pds.test', %s)"

@@ -69,7 +69,8 @@ def test_repos_are_compared_once_the_last_time_is_too_long_ago(service):
     assert compare("0") == 0
 
 
-@pytest.mark.rule("CU-09", "A-11")
+@pytest.mark.rule("CU-09")
+@pytest.mark.scenario("A-11")
 def test_one_pds_that_never_answers_does_not_put_comparisons_off_for_ever(service):
     compare = "select sync.compare_repos(%s::interval)"
     service.conn.execute("select sync.note_gap(%s)", [service.source_id])
@@ -230,7 +231,8 @@ def test_a_reconcile_that_was_let_through_before_the_gap_is_compared(service, se
     assert service.state(3) == "desynchronized"
 
 
-@pytest.mark.rule("CU-09", "BF-01", "A-06")
+@pytest.mark.rule("CU-09", "BF-01")
+@pytest.mark.scenario("A-06")
 def test_an_export_asked_for_before_the_gap_is_compared_when_it_is_there(service):
     """What was lost may be neither in the export nor in the stream.
 

@@ -165,7 +165,8 @@ def make_linguistic(server: Server) -> bool:
     return True
 
 
-@pytest.mark.rule("OP-05", "OP-06", "SX-09", "SX-11", "A-29")
+@pytest.mark.rule("OP-05", "OP-06", "SX-09", "SX-11")
+@pytest.mark.scenario("A-29")
 def test_names_are_told_apart_and_ordered_as_bytes_in_any_locale(linguistic_url):
     with connect_sync(linguistic_url, name="linguistic") as conn:
         conn.autocommit = True

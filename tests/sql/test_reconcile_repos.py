@@ -147,7 +147,8 @@ def test_a_reconcile_spends_its_claim(service):
     assert service.texts(1) == {"a": "y"}
 
 
-@pytest.mark.rule("BF-12", "A-49", "MG-07", "CA-19")
+@pytest.mark.rule("BF-12", "MG-07", "CA-19")
+@pytest.mark.scenario("A-49")
 def test_an_export_below_the_head_is_refused_and_asked_for_again_later(service):
     service.load(1, {"a": "x"}, at=5, data="t5")
     desynchronize(service)
@@ -172,7 +173,8 @@ def test_another_tree_of_the_very_rev_we_have_is_refused(service):
     assert service.texts(1) == {"a": "x"}
 
 
-@pytest.mark.rule("BF-08", "BF-10", "BF-15", "A-48", "BF-03", "BF-02")
+@pytest.mark.rule("BF-08", "BF-10", "BF-15", "BF-03", "BF-02")
+@pytest.mark.scenario("A-48")
 def test_commits_held_during_a_fetch_are_applied_at_the_cut_over(service):
     service.track(1)
     claim = service.claim(1)

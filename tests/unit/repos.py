@@ -27,6 +27,15 @@ def record(text: str) -> bytes:
     return cbor.encode({"$type": "com.example.note", "text": text})
 
 
+def section(data: bytes) -> bytes:
+    """Return bytes behind their length, as a CAR has them."""
+    size, head = len(data), b""
+    while size > 0x7F:
+        head += bytes((size & 0x7F | 0x80,))
+        size >>= 7
+    return head + bytes((size,)) + data
+
+
 def keys_by_layer(layer: int, count: int) -> list[bytes]:
     """Find the first valid paths that live in a layer."""
     found: list[bytes] = []

@@ -101,7 +101,8 @@ def test_nothing_is_stepped_over_that_is_not_all_there(data: bytes) -> None:
         skip_item(data, 0)
 
 
-@pytest.mark.rule("ES-19", "CB-15", "CB-16", "A-34")
+@pytest.mark.rule("ES-19", "CB-15", "CB-16")
+@pytest.mark.scenario("A-34")
 @pytest.mark.parametrize("size", [64_000, 1_000_000])
 @pytest.mark.parametrize(
     ("head", "levels"),

@@ -55,7 +55,8 @@ def test_the_event_at_the_cursor_is_a_harmless_duplicate():
     assert state.seq == 5
 
 
-@pytest.mark.rule("CU-02", "CU-03", "A-07")
+@pytest.mark.rule("CU-02", "CU-03")
+@pytest.mark.scenario("A-07")
 def test_a_sequence_that_falls_costs_the_connection():
     state = StreamState(5)
     with pytest.raises(FramingError, match="seq_fell"):
@@ -83,7 +84,8 @@ def test_a_message_that_is_refused_still_moves_the_position():
     assert state.seq == 6
 
 
-@pytest.mark.rule("ES-05", "ES-06", "ES-12", "ES-13", "A-02", "A-04")
+@pytest.mark.rule("ES-05", "ES-06", "ES-12", "ES-13")
+@pytest.mark.scenario("A-02", "A-04")
 @pytest.mark.parametrize("poison", ["text", b"", b"\xff\xff", identity(6) + b"\x00"])
 def test_the_same_poison_three_times_in_a_row_is_stepped_past(poison):
     state = StreamState(5)
@@ -104,7 +106,8 @@ def test_poison_at_another_position_is_counted_anew():
         state.read(identity(seq))
 
 
-@pytest.mark.rule("ES-15", "A-01")
+@pytest.mark.rule("ES-15")
+@pytest.mark.scenario("A-01")
 def test_an_oversize_frame_is_stepped_past_in_growing_steps_and_leaves_a_gap():
     state = StreamState(100)
     steps = [state.step_past_unreadable() for _ in range(5)]

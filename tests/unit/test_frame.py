@@ -82,7 +82,8 @@ def test_info_and_error_frames_carry_no_seq() -> None:
     assert peek_did(error) is None
 
 
-@pytest.mark.rule("ES-09", "ES-10", "ES-11", "ES-14", "MT-05", "D-02", "A-03")
+@pytest.mark.rule("ES-09", "ES-10", "ES-11", "ES-14", "MT-05", "D-02")
+@pytest.mark.scenario("A-03")
 def test_unknown_ops_kinds_and_fields_are_stepped_over() -> None:
     for kind in ("#future", "#handle", "#migrate", "#tombstone", "com.atproto.sync.x#commit"):
         assert read_frame(write_frame(kind, {"seq": 9})) == UnknownMessage(9, kind)
@@ -101,7 +102,8 @@ def test_retired_fields_are_ignored_and_an_empty_since_is_null() -> None:
     assert message.prev_data is None
 
 
-@pytest.mark.rule("ES-04", "ES-05", "ES-07", "ES-08", "ES-12", "A-04")
+@pytest.mark.rule("ES-04", "ES-05", "ES-07", "ES-08", "ES-12")
+@pytest.mark.scenario("A-04")
 @pytest.mark.parametrize(
     "data",
     [

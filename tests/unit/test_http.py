@@ -13,7 +13,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.scenario("A-55")
-@pytest.mark.rule("OP-01", "A-55")
+@pytest.mark.rule("OP-01")
 @pytest.mark.parametrize(
     "address",
     [
@@ -52,7 +52,7 @@ def test_an_address_of_the_internet_is_public(address):
 
 
 @pytest.mark.scenario("A-57")
-@pytest.mark.rule("D-17", "ES-01", "A-57")
+@pytest.mark.rule("D-17", "ES-01")
 @pytest.mark.parametrize(
     "url",
     [

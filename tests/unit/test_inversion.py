@@ -38,7 +38,8 @@ def ops_between(before: Leaves, after: Leaves) -> list[RepoOp]:
     return ops
 
 
-@pytest.mark.rule("IV-01", "IV-02", "IV-04", "D-05", "A-45")
+@pytest.mark.rule("IV-01", "IV-02", "IV-04", "D-05")
+@pytest.mark.scenario("A-45")
 @settings(max_examples=400)
 @given(leaves, leaves, st.randoms())
 def test_undoing_leads_back_to_the_old_root(
@@ -51,7 +52,8 @@ def test_undoing_leads_back_to_the_old_root(
     assert invert(root, proof, net_changes(ops)) == mst.build(before)[0]
 
 
-@pytest.mark.rule("IV-02", "IV-03", "A-45")
+@pytest.mark.rule("IV-02", "IV-03")
+@pytest.mark.scenario("A-45")
 @settings(max_examples=400)
 @given(leaves, leaves)
 def test_a_minimal_proof_is_enough_and_nothing_in_it_is_superfluous(
@@ -72,7 +74,8 @@ def test_a_minimal_proof_is_enough_and_nothing_in_it_is_superfluous(
             assert invert(root, without, net_changes(ops)) != old_root
 
 
-@pytest.mark.rule("IV-05", "CM-31", "CM-33", "A-14")
+@pytest.mark.rule("IV-05", "CM-31", "CM-33")
+@pytest.mark.scenario("A-14")
 @settings(max_examples=200)
 @given(leaves, leaves, st.data())
 def test_ops_that_lie_about_the_tree_are_refused_or_lead_elsewhere(
@@ -88,7 +91,8 @@ def test_ops_that_lie_about_the_tree_are_refused_or_lead_elsewhere(
         invert(root, blocks, net_changes([*others, lie]))
 
 
-@pytest.mark.rule("IV-01", "A-14")
+@pytest.mark.rule("IV-01")
+@pytest.mark.scenario("A-14")
 def test_an_op_that_was_left_out_leads_to_another_root() -> None:
     before, after = dict.fromkeys(POOL[:10], A), dict.fromkeys(POOL[3:14], B)
     root, blocks = mst.build(after)
@@ -120,7 +124,8 @@ def test_a_record_that_came_and_went_must_not_be_in_the_tree() -> None:
         invert(root, blocks, ops)
 
 
-@pytest.mark.rule("CM-22", "A-46")
+@pytest.mark.rule("CM-22")
+@pytest.mark.scenario("A-46")
 def test_undoing_two_hundred_creates_gives_the_empty_tree_and_back() -> None:
     full = {b"com.example.a/%d" % number: A for number in range(200)}
     root, blocks = mst.build(full)
@@ -129,7 +134,8 @@ def test_undoing_two_hundred_creates_gives_the_empty_tree_and_back() -> None:
     assert invert(mst.EMPTY_ROOT, empty, net_changes(ops_between(full, {}))) == root
 
 
-@pytest.mark.rule("IV-04", "A-45")
+@pytest.mark.rule("IV-04")
+@pytest.mark.scenario("A-45")
 def test_the_top_is_pruned_even_where_only_a_cid_is_known() -> None:
     (high,) = keys_by_layer(2, 1)
     for other in (*keys_by_layer(0, 3), *keys_by_layer(1, 3)):

@@ -134,7 +134,8 @@ def test_without_a_key_nothing_is_verified_and_nothing_accepted():
     assert waiting.doubt == "no_key"
 
 
-@pytest.mark.rule("D-03", "IV-01", "A-14")
+@pytest.mark.rule("D-03", "IV-01")
+@pytest.mark.scenario("A-14")
 def test_an_authentic_commit_that_lies_about_its_ops_is_broken():
     bench = Bench()
     message = bench.commit()
@@ -281,7 +282,8 @@ def test_text_that_postgresql_cannot_hold_is_made_storable():
     assert storable("a\x00b\ud800c") == "a\ufffdb?c"
 
 
-@pytest.mark.rule("OP-10", "A-36")
+@pytest.mark.rule("OP-10")
+@pytest.mark.scenario("A-36")
 def test_only_the_data_itself_is_blamed_for_a_refusal():
     class Refusal(Exception):
         sqlstate = "22P05"

@@ -118,7 +118,7 @@ async def test_a_did_is_asked_for_at_one_place_within_bounds(did, url):
 
 
 @pytest.mark.scenario("A-57")
-@pytest.mark.rule("IN-02", "IN-04", "IN-13", "IN-14", "D-16", "A-57", "FA-12")
+@pytest.mark.rule("IN-02", "IN-04", "IN-13", "IN-14", "D-16", "FA-12")
 @pytest.mark.parametrize(
     ("answer", "reason", "requests"),
     [
@@ -217,7 +217,8 @@ async def test_no_failed_refresh_overwrites_a_good_document(answer):
     assert await web.resolver.refresh(ALICE) is good
 
 
-@pytest.mark.rule("SG-09", "MT-08", "A-23")
+@pytest.mark.rule("SG-09", "MT-08")
+@pytest.mark.scenario("A-23")
 async def test_forced_lookups_of_one_did_and_of_all_are_limited(monkeypatch):
     monkeypatch.setattr("sync.resolver.LOOKUPS_PER_S", 1e9)
     web = Web(document())
@@ -278,7 +279,7 @@ async def test_of_a_handle_nobody_answers_for_nothing_is_known():
 
 
 @pytest.mark.scenario("A-57")
-@pytest.mark.rule("IN-07", "A-57")
+@pytest.mark.rule("IN-07")
 async def test_two_dids_may_claim_one_handle_and_one_of_them_has_it():
     web = Web(document())
     assert (await web.resolver.resolve(ALICE)).handle == "alice.example.com"

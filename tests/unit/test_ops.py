@@ -55,7 +55,8 @@ def test_several_ops_on_one_path_count_by_their_net_effect(
     assert (change.before, change.after) == (before, after)
 
 
-@pytest.mark.rule("CM-25", "CM-26", "CM-27", "CM-28", "D-04", "A-27")
+@pytest.mark.rule("CM-25", "CM-26", "CM-27", "CM-28", "D-04")
+@pytest.mark.scenario("A-27")
 @pytest.mark.parametrize(
     ("steps", "reason"),
     [
@@ -80,7 +81,8 @@ def test_contradictions_and_gaps_are_refused(steps: list[Step], reason: str) -> 
     assert caught.value.reason == reason
 
 
-@pytest.mark.rule("CM-29", "SX-20", "A-30")
+@pytest.mark.rule("CM-29", "SX-20")
+@pytest.mark.scenario("A-30")
 @pytest.mark.parametrize(
     "path",
     ["", "/", "com.example.note", "com.example.note/", "/self", "com.example.note/a/b",

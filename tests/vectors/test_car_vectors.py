@@ -21,7 +21,8 @@ def export_of(data: bytes) -> Export:
     return read_export(io.BytesIO(data), did, None, now_us=_FAR_FUTURE_US, limits=_LIMITS)
 
 
-@pytest.mark.rule("CA-10", "MS-19", "A-46")
+@pytest.mark.rule("CA-10", "MS-19")
+@pytest.mark.scenario("A-46")
 @pytest.mark.parametrize(("name", "records"), [("empty", 0), ("tiny", 8), ("little", 278)])
 def test_a_real_export_is_read_whole(vectors: Path, name: str, records: int) -> None:
     path = vectors / "cars" / f"{name}.car"

@@ -33,7 +33,8 @@ def test_every_official_case_is_run(fixtures: dict[str, dict[str, Any]]) -> None
     assert sorted(fixtures) == sorted(_NAMES)
 
 
-@pytest.mark.rule("IV-01", "IV-02", "IV-03", "D-05", "A-45")
+@pytest.mark.rule("IV-01", "IV-02", "IV-03", "D-05")
+@pytest.mark.scenario("A-45")
 @pytest.mark.parametrize("name", _NAMES)
 def test_an_official_commit_is_undone_with_its_proof(
     fixtures: dict[str, dict[str, Any]], name: str

@@ -55,7 +55,8 @@ def test_real_commits_verify_and_chain(messages: list[CommitMessage], key: Publi
         ]
 
 
-@pytest.mark.rule("D-03", "SG-04", "A-14", "A-38")
+@pytest.mark.rule("D-03", "SG-04")
+@pytest.mark.scenario("A-14", "A-38")
 def test_real_commits_that_were_tampered_with_do_not_pass(
     messages: list[CommitMessage], key: PublicKey
 ) -> None:
