@@ -14,13 +14,14 @@ from sync.database import IngestConnection
 from sync.errors import ProtocolError
 from sync.limits import BoundedMap
 
-_GENERATION = "select sync.filter_generation()"
+_STATE = "select sync.filter_generation() as generation, sync.signer_serial() as serial"
 _REPOS = "select did, is_tracked, signing_key, pds_url from sync.tracked_repos($1, $2)"
 _COLLECTIONS = "select pattern from sync.tracked_collections()"
+_SIGNERS = "select did, signing_key, pds_url from sync.changed_signers($1, $2)"
 _IDENTITIES = "select did, signing_key, pds_url from sync.repo_identity($1)"
 
 _REMEMBERED_NSIDS = 10_000
-# What others resolved is seen this late at most: nobody tells a lane about a new key (SG-08).
+# What was found out here is compared with what is stored this often (SG-08).
 SIGNER_TTL_S = 60.0
 
 
@@ -76,10 +77,11 @@ class CollectionFilter:
 
 
 class TrackedRepos:
-    """The tracked repos and their signers as of one filter generation."""
+    """The tracked repos as of one filter generation, and who signs for them."""
 
     def __init__(self) -> None:
         self.generation = 0
+        self._state: tuple[int, int] | None = None  # generation and serial that were read
         self.collections = CollectionFilter(())
         self._signers: dict[str, Signer] = {}
 
@@ -104,23 +106,31 @@ class TrackedRepos:
         self.learn(did, NOBODY)
 
     async def reload(self, conn: IngestConnection) -> bool:
-        """Take in what changed since the last call; tells whether anything did."""
-        generation = int(await conn.fetchval(_GENERATION))
-        if generation == self.generation and self.collections.patterns:
+        """Take in what changed since the last call; tells whether the filters did."""
+        if await self._read_state(conn) == self._state:
             return False
-        # One snapshot: a filter that changes meanwhile is a later generation.
+        # One snapshot: what changes meanwhile has a later generation or serial.
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            generation = int(await conn.fetchval(_GENERATION))
-            rows = await conn.fetch(_REPOS, self.generation, generation)
+            state = generation, serial = await self._read_state(conn)
+            repos = await conn.fetch(_REPOS, self.generation, generation)
+            known = serial if self._state is None else self._state[1]
+            signers = await conn.fetch(_SIGNERS, known, serial)
             collections = await CollectionFilter.load(conn)
-        for row in rows:
+        for row in repos:
             if row["is_tracked"]:
                 self._signers[row["did"]] = Signer(row["signing_key"], row["pds_url"])
             else:
                 self._signers.pop(row["did"], None)
+        for row in signers:
+            self.learn(row["did"], Signer(row["signing_key"], row["pds_url"]))
         is_changed = generation != self.generation
-        self.generation, self.collections = generation, collections
+        self._state, self.generation, self.collections = state, generation, collections
         return is_changed
+
+    @staticmethod
+    async def _read_state(conn: IngestConnection) -> tuple[int, int]:
+        row = await conn.fetchrow(_STATE)
+        return row["generation"], row["serial"]
 
     async def look_up(self, conn: IngestConnection, dids: Sequence[str]) -> None:
         """Read signers again: somebody else may have resolved them meanwhile."""

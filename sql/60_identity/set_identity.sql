@@ -26,7 +26,13 @@ declare
   v_is_moved boolean;
   v_is_same  boolean;
   v_is_again boolean;
+  v_serial   bigint;
 begin
+  if exists (select from sync.repos r
+              where r.did = p_did and (r.signing_key is not null or r.pds_url is not null)
+                and (r.signing_key, r.pds_url) is distinct from (p_signing_key, p_pds_url)) then
+    v_serial := sync_priv.next_signer_serial();
+  end if;
   select * into v_repo
     from sync.repos r where r.did = p_did for no key update skip locked;
   if not found then
@@ -49,6 +55,7 @@ begin
                      else found and v_is_same end;
   update sync.repos r
      set handle = p_handle, pds_url = p_pds_url, signing_key = p_signing_key,
+         signer_serial = coalesce(v_serial, r.signer_serial),
          host_id = v_host_id, is_identity_stale = v_is_again,
          identity_checked_at = sync_priv.clock(), identity_as_of = v_as_of,
          sync_state = case

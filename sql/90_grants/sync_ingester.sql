@@ -17,7 +17,7 @@ begin
          -- the stream
          'add_source', 'pause_source', 'rewind_source', 'remove_source',
          'enabled_sources', 'share_lanes', 'claim_lane', 'leave_lane', 'filter_generation',
-         'tracked_repos', 'tracked_collections',
+         'tracked_repos', 'tracked_collections', 'signer_serial', 'changed_signers',
          'repo_identity', 'apply_events', 'note_problems', 'stop_source', 'note_trouble',
          -- fetching
          'claim_fetches', 'claim_import', 'intern_collections', 'diff_repos', 'reconcile_repos',

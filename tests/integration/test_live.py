@@ -1,6 +1,7 @@
 """The stream end to end: from signed frames on a socket to rows and changes."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -8,10 +9,18 @@ import pytest
 
 from sync.simnet import Simnet
 from sync.simnet.repo import Write
-from sync.tracking import TrackedRepos
+from sync.tracking import Signer, TrackedRepos
 from tests.integration.rig import LIKE, NOTE, Rig, note, rig_on
 
 pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+async def owner(clone: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the owner of the database."""
+    conn = await asyncpg.connect(clone)
+    yield conn
+    await conn.close()
 
 
 @pytest.mark.rule("BF-15")
@@ -123,25 +132,38 @@ async def test_a_rotated_key_is_looked_up_and_its_sync_adopted(clone, tmp_path: 
         assert changes == [("create", "b", True)]
 
 
+@pytest.mark.rule("SG-08", "HO-01", "IN-11")
+async def test_a_key_that_somebody_else_resolved_reaches_the_lane(owner):
+    did, other = "did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:plc:z72i7hdynmk6r22z27h6tvur"
+    set_identity = "select sync.set_identity($1, null, $2, $3)"
+    await owner.execute("select sync.track_repos(array[$1, $2])", did, other)
+    for one in (did, other):
+        await owner.execute(set_identity, one, "https://pds.test", "did:key:old")
+    repos = TrackedRepos()
+    await repos.reload(owner)
+    assert repos.signer(did).signing_key == "did:key:old"
+    repos.learn(other, Signer("did:key:found", "https://pds.test"))
+    for pds, key in (("https://pds.test", "did:key:new"), ("https://new.test", "did:key:new")):
+        await owner.execute(set_identity, did, pds, key)
+        assert not await repos.reload(owner), "the filters are as they were"
+        assert repos.signer(did) == Signer(key, pds)
+    assert repos.signer(other).signing_key == "did:key:found"
+
+
 @pytest.mark.rule("SG-08", "IN-11")
-async def test_a_key_that_somebody_else_resolved_reaches_the_lane(clone, monkeypatch):
+async def test_a_key_that_the_lane_found_out_is_compared_with_what_is_stored(owner, monkeypatch):
     monkeypatch.setattr("sync.tracking.SIGNER_TTL_S", 0.05)
-    conn = await asyncpg.connect(clone)
-    try:
-        did = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
-        await conn.execute("select sync.track_repos(array[$1])", did)
-        set_identity = "select sync.set_identity($1, null, $2, $3)"
-        await conn.execute(set_identity, did, "https://pds.test", "did:key:old")
-        repos = TrackedRepos()
-        await repos.reload(conn)
-        assert repos.signer(did).signing_key == "did:key:old"
-        await conn.execute(set_identity, did, "https://pds.test", "did:key:new")
-        await asyncio.sleep(0.06)  # longer than it may be stale
-        assert repos.signer(did).signing_key is None
-        await repos.look_up(conn, [did])
-        assert repos.signer(did).signing_key == "did:key:new"
-    finally:
-        await conn.close()
+    did = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+    await owner.execute("select sync.track_repos(array[$1])", did)
+    await owner.execute("select sync.set_identity($1, null, 'https://pds.test', 'stored')", did)
+    repos = TrackedRepos()
+    await repos.reload(owner)
+    repos.learn(did, Signer("found", "https://pds.test"))
+    assert repos.signer(did).signing_key == "found"
+    await asyncio.sleep(0.06)  # longer than it may be stale
+    assert repos.signer(did).signing_key is None
+    await repos.look_up(owner, [did])
+    assert repos.signer(did).signing_key == "stored"
 
 
 @pytest.mark.rule("SG-08", "MT-08")

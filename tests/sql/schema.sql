@@ -107,7 +107,8 @@ create table sync.repos (
   updated_at timestamp with time zone not null,
   fetcher_id integer,
   budget_at timestamp with time zone,
-  identity_as_of timestamp with time zone
+  identity_as_of timestamp with time zone,
+  signer_serial bigint
 );
 create table sync.sources (
   source_id integer not null generated always as identity,
@@ -258,6 +259,10 @@ create table sync_priv.purges (
   settled_xid xid8,
   repo_after bigint not null default 0
 );
+create table sync_priv.signer_state (
+  is_only boolean not null default true,
+  serial bigint not null
+);
 create table sync_stage.diff (
   repo_id bigint not null,
   collection_id integer not null,
@@ -381,6 +386,8 @@ alter table sync_priv.problem_deltas add constraint problem_deltas_pkey PRIMARY 
 alter table sync_priv.problem_totals add constraint problem_totals_pkey PRIMARY KEY (reason, host, did);
 alter table sync_priv.purges add constraint purges_check CHECK (((repo_id IS NOT NULL) OR (collection_id IS NOT NULL)));
 alter table sync_priv.purges add constraint purges_pkey PRIMARY KEY (purge_id);
+alter table sync_priv.signer_state add constraint signer_state_is_only_check CHECK (is_only);
+alter table sync_priv.signer_state add constraint signer_state_pkey PRIMARY KEY (is_only);
 
 -- Indexes
 
@@ -392,6 +399,7 @@ CREATE INDEX repos_fetching ON sync.repos USING btree (host_id) WHERE (sync_stat
 CREATE INDEX repos_filter_generation ON sync.repos USING btree (filter_generation);
 CREATE INDEX repos_handle ON sync.repos USING btree (handle) WHERE (handle <> 'handle.invalid'::text);
 CREATE INDEX repos_identity ON sync.repos USING btree (identity_checked_at NULLS FIRST, repo_id) WHERE ((tracked_by = 'did'::text) AND is_identity_stale);
+CREATE INDEX repos_signer_serial ON sync.repos USING btree (signer_serial) WHERE (signer_serial IS NOT NULL);
 CREATE INDEX account_checks_due ON sync_priv.account_checks USING btree (ask_at) WHERE (ask_at IS NOT NULL);
 CREATE UNIQUE INDEX consumer_pending_queue ON sync_priv.consumer_pending USING btree (consumer_id, shard, pending_id);
 CREATE INDEX held_events_due ON sync_priv.held_events USING btree (repo_id) WHERE is_due;
@@ -584,6 +592,8 @@ create function sync.answer_check(p_did text, p_serial bigint, p_pds_url text, p
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.apply_events(p_source_id integer, p_lane integer, p_token bigint, p_cursor bigint, p_filter_generation bigint) returns TABLE(outcome text, events bigint)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.changed_signers(p_after bigint, p_upto bigint) returns TABLE(did text, signing_key text, pds_url text)
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_checks(p_limit integer) returns TABLE(did text, serial bigint)
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_fetches(p_limit integer, p_per_host integer) returns TABLE(repo_id bigint, did text, pds_url text, signing_key text, generation bigint, fetch_token bigint, head_rev text, has_records boolean)
@@ -676,6 +686,8 @@ create function sync.set_retention(p_keep_age interval, p_max_age interval DEFAU
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.share_lanes(p_source_id integer, p_lanes integer) returns TABLE(lanes integer, lane integer, is_surplus boolean)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.signer_serial() returns bigint
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.stop_source(p_source_id integer, p_error text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.take_down_repos(p_dids text[]) returns bigint
@@ -814,6 +826,8 @@ create function sync_priv.next_filter_generation() returns bigint
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.next_repos(p_after bigint, p_shards integer, p_shard integer, p_repos bigint[], p_limit integer) returns SETOF bigint
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.next_signer_serial() returns bigint
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.notice_restore(p_is_copy boolean) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.number_changes() returns trigger
@@ -889,6 +903,7 @@ create publication sync_records for table sync.collections, sync.repos, sync.sto
 grant execute on routine sync.add_source(text,text) to sync_ingester;
 grant execute on routine sync.answer_check(text,bigint,text,text,text) to sync_ingester;
 grant execute on routine sync.apply_events(integer,integer,bigint,bigint,bigint) to sync_ingester;
+grant execute on routine sync.changed_signers(bigint,bigint) to sync_ingester;
 grant execute on routine sync.claim_checks(integer) to sync_ingester;
 grant execute on routine sync.claim_fetches(integer,integer) to sync_ingester;
 grant execute on routine sync.claim_identities(integer) to sync_ingester;
@@ -931,6 +946,7 @@ grant execute on routine sync.rewind_source(text,bigint) to sync_ingester;
 grant execute on routine sync.sample_repos(integer) to sync_reader;
 grant execute on routine sync.set_identity(text,text,text,text,interval) to sync_ingester;
 grant execute on routine sync.share_lanes(integer,integer) to sync_ingester;
+grant execute on routine sync.signer_serial() to sync_ingester;
 grant execute on routine sync.stop_source(integer,text) to sync_ingester;
 grant execute on routine sync.tracked_collections() to sync_ingester;
 grant execute on routine sync.tracked_repos(bigint,bigint) to sync_ingester;

@@ -136,6 +136,12 @@ def test_lanes_learn_what_changed_from_the_generation_index(plans):
     assert scans(text) == []
 
 
+def test_lanes_learn_new_keys_from_the_serial_index(plans):
+    text = plans.of("select * from sync.changed_signers(0, 1)")
+    assert "repos_signer_serial" in text
+    assert scans(text) == []
+
+
 def test_identities_to_look_up_come_from_their_index(plans):
     text = plans.of("select * from sync.claim_identities(50)")
     assert "repos_identity" in text

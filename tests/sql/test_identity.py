@@ -282,3 +282,29 @@ def test_an_older_lookup_that_took_longer_stores_nothing(service):
     assert service.value(query, did(1)) == "https://new.test"
     assert service.value(store, did(1), "https://newest.test", "0 seconds")
     assert service.value(query, did(1)) == "https://newest.test"
+
+
+@pytest.mark.rule("SG-08", "HO-01")
+def test_what_was_another_key_or_pds_is_told_to_the_lanes(service):
+    def told(after: int) -> list[tuple[str, str, str]]:
+        rows = service.rows("select * from sync.changed_signers(%s, sync.signer_serial())", after)
+        return sorted((r["did"], r["signing_key"], r["pds_url"]) for r in rows)
+
+    resolve(service, 1)
+    resolve(service, 2)
+    resolve(service, 1, handle="b.test")
+    assert told(0) == [], "who asked knows the first, and a handle signs nothing"
+    resolve(service, 1, key="did:key:z2")
+    before = service.value("select sync.signer_serial()")
+    resolve(service, 2, pds="https://new.test")
+    assert told(before) == [(did(2), "did:key:z1", "https://new.test")]
+    assert told(0) == [(A, "did:key:z2", PDS), (did(2), "did:key:z1", "https://new.test")]
+
+
+@pytest.mark.rule("SG-08")
+def test_a_change_of_a_key_waits_for_no_change_of_the_filters(service, session):
+    resolve(service, 1)
+    app = session(autocommit=False)
+    app.execute("select sync.track_repos(array['did:web:new.test'])")
+    impatient(service.conn)
+    assert resolve(service, 1, key="did:key:z2")
