@@ -129,7 +129,7 @@ class TrackedRepos:
 
     @staticmethod
     async def _read_state(conn: IngestConnection) -> tuple[int, int]:
-        row = await conn.fetchrow(_STATE)
+        (row,) = await conn.fetch(_STATE)
         return row["generation"], row["serial"]
 
     async def look_up(self, conn: IngestConnection, dids: Sequence[str]) -> None:
