@@ -4,7 +4,8 @@
 -- repo is fetched once (A-21, D-03); again, if a fetch ran already when it failed. A new PDS is
 -- asked how the account stands, for the old one's word may be what we know. After an #identity
 -- event an unchanged document may come from a mirror that lags, and a handle that fails may point
--- here in a moment: the repo is left stale, to be looked up once more (IN-17). So is a busy one.
+-- here in a moment: the repo is left stale, to be looked up once more (IN-17). So is a busy one, and
+-- one that was hinted at since the lookup began.
 --
 -- Several may look up one DID at a time, and the handle takes longer for one than for another: what
 -- was looked up before the stored identity is not stored over it. p_age is how long ago that was.
@@ -26,6 +27,7 @@ declare
   v_is_moved boolean;
   v_is_same  boolean;
   v_is_again boolean;
+  v_is_late  boolean;
   v_serial   bigint;
 begin
   if exists (select from sync.repos r
@@ -48,16 +50,21 @@ begin
         on conflict (url) do nothing;
     select h.host_id into v_host_id from sync.hosts h where h.url = p_pds_url;
   end if;
+  v_is_late := (not v_is_moved and coalesce(v_repo.rejected_at > v_as_of, false))
+               or exists (select from sync_priv.account_checks c
+                           where c.repo_id = v_repo.repo_id and c.hinted_at > v_as_of);
   update sync_priv.account_checks c set has_second_look = false
-   where c.repo_id = v_repo.repo_id and c.has_second_look;
+   where c.repo_id = v_repo.repo_id and c.has_second_look and not v_is_late;
   v_is_again := case when coalesce(p_handle, 'handle.invalid') = 'handle.invalid'
                      then found or v_repo.pds_url is null
                      else found and v_is_same end;
   update sync.repos r
      set handle = p_handle, pds_url = p_pds_url, signing_key = p_signing_key,
          signer_serial = coalesce(v_serial, r.signer_serial),
-         host_id = v_host_id, is_identity_stale = v_is_again,
-         identity_checked_at = sync_priv.clock(), identity_as_of = v_as_of,
+         host_id = v_host_id, is_identity_stale = v_is_again or v_is_late,
+         identity_checked_at = case when v_is_late then r.identity_checked_at
+                                    else sync_priv.clock() end,
+         identity_as_of = v_as_of,
          sync_state = case
            when v_is_moved and (r.sync_state = 'synchronized' and r.rejected_at is not null
                                 or r.sync_state = 'fetching'

@@ -284,6 +284,25 @@ def test_an_older_lookup_that_took_longer_stores_nothing(service):
     assert service.value(query, did(1)) == "https://newest.test"
 
 
+@pytest.mark.rule("MT-07", "IN-17", "SG-08")
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [("identity", "did:key:z1"), ("identity", "did:key:z2"), ("rejected", "did:key:z1")],
+)
+def test_a_lookup_that_began_before_the_last_hint_does_not_answer_it(service, kind, key):
+    resolve(service, 1)
+    service.conn.execute("update sync.repos set identity_as_of = now() - interval '1 hour'")
+    service.apply(Event(A, kind=kind, status=f"did:key:z1 {PDS}"))
+    store = "select sync.set_identity(%s, 'a.test', %s, %s, %s)"
+    assert service.value(store, A, PDS, key, "1 second")
+    assert repo(service)["signing_key"] == key
+    assert repo(service)["is_identity_stale"], "it was asked before"
+    assert kind == "rejected" or A in claim(service), "at once"
+    for _ in range(2):  # of a hint an unchanged document is looked at once more
+        assert service.value(store, A, PDS, key, "0 seconds")
+    assert not repo(service)["is_identity_stale"]
+
+
 @pytest.mark.rule("SG-08", "HO-01")
 def test_what_was_another_key_or_pds_is_told_to_the_lanes(service):
     def told(after: int) -> list[tuple[str, str, str]]:
