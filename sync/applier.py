@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from sync import log
-from sync.database import IngestConnection
+from sync.database import IngestConnection, Plans
 from sync.errors import StandpipeError
 from sync.problems import ProblemLog
 from sync.progress import Progress, SourceProgress
@@ -73,6 +73,7 @@ class Applier:
         source: SourceProgress,
     ) -> None:
         self._conn = conn
+        self._plans = Plans(conn)
         self._claim = claim
         self._progress = progress
         self._source = source
@@ -88,6 +89,7 @@ class Applier:
     async def _try(self, batch: Batch) -> bool:
         """Apply a batch; False when it is worth another try."""
         try:
+            await self._plans.renew_if_due()
             await self._apply_events(batch, batch.events)
         except asyncpg.PostgresError as error:
             if error.sqlstate == _FENCED:

@@ -6,6 +6,7 @@ that is gone is noticed by either side within a minute. Neither looks into the s
 may create there could have a function of his taken for a built-in one, and run with our rights.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -27,6 +28,7 @@ CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_IDLE_S = 20
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3
+REPLAN_S = 10.0
 # As for our functions: pg_temp last, since types are looked for there first where it is not named.
 SEARCH_PATH = "pg_catalog, pg_temp"
 
@@ -70,6 +72,25 @@ async def connect(
             settings[name_of_it] = f"{round(seconds * 1000)}ms"
     with login_errors(url, role=role):
         return await asyncpg.connect(url, timeout=timeout_s, server_settings=settings)
+
+
+class Plans:
+    """The plans that a session keeps, until somebody analyzes what they read.
+
+    One that was made for a small table reads all of it, also when it has a million rows a moment
+    later. So a session that lives for months plans anew, every now and then.
+    """
+
+    def __init__(self, conn: IngestConnection) -> None:
+        self._conn = conn
+        self._due_at = 0.0
+
+    async def renew_if_due(self) -> None:
+        """Forget the plans that are older than REPLAN_S."""
+        now = time.monotonic()
+        if now >= self._due_at:
+            self._due_at = now + REPLAN_S
+            await self._conn.execute("discard plans")
 
 
 def connect_sync(

@@ -20,7 +20,7 @@ from sync.atproto.export import Export, ExportLimits, read_export
 from sync.atproto.identity import DidDocument
 from sync.atproto.keys import parse_did_key
 from sync.config import Settings
-from sync.database import IngestConnection
+from sync.database import IngestConnection, Plans
 from sync.download import FetchError, HostHealth, download_repo
 from sync.errors import ExportError, IdentityError
 from sync.http import HttpClient
@@ -92,6 +92,7 @@ class Fetcher:
 
     def __init__(self, parts: FetcherParts) -> None:
         self._parts = parts
+        self._claim_plans, self._reconcile_plans = Plans(parts.control), Plans(parts.conn)
         settings = parts.settings
         self._limits = ExportLimits(
             max_bytes=settings.max_repo_bytes,
@@ -128,6 +129,7 @@ class Fetcher:
             claims: list[Claim] = []
             async with self._control_lock:
                 await self._write_problems()
+                await self._claim_plans.renew_if_due()
                 if free > 0:
                     rows = await parts.control.fetch(_CLAIM, free, per_host)
                     claims = [Claim(*row) for row in rows]
@@ -306,6 +308,7 @@ class Fetcher:
     async def _reconcile_once(self, repos: Sequence[FetchedRepo]) -> set[int]:
         """Reconcile some repos; returns those that are locked by somebody else."""
         try:
+            await self._reconcile_plans.renew_if_due()
             results = await reconcile(self._parts.conn, repos)
         except (asyncpg.PostgresError, ValueError, OverflowError) as error:
             fault = data_fault(error)

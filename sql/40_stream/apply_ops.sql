@@ -3,13 +3,16 @@
 -- Every operation is logged; the table gets the net effect. Operations outside the tracked
 -- collections are not ours (BF-07), though their commits belong to the chain. What an operation is
 -- to the readers depends on what is stored, which somebody may have written by hand: an update of
--- a record that was deleted here creates it, and a delete of it is no change.
+-- a record that was deleted here creates it, and a delete of it is no change. Each is looked up by
+-- its key: as an EXISTS this could become a hash of all that is stored, in a plan that was made
+-- while that was little, and is kept.
 --
 -- Called by: sync_priv.walk_chain().
 create or replace function sync_priv.apply_ops(p_run bigint)
   returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
 as $$
 begin
   perform set_config('sync.self_logged', 'on', true);
@@ -33,10 +36,10 @@ begin
       join sync_priv.visible_repos v using (repo_id)
      cross join lateral (
        select case when o.action_before is not null then o.action_before <> 'delete'
-                   else exists (
-                     select from sync.stored_records s
-                      where (s.repo_id, s.collection_id, s.rkey)
-                            = (o.repo_id, o.collection_id, o.rkey)) end) b (is_stored)
+                   else (select true from sync.stored_records s
+                          where (s.repo_id, s.collection_id, s.rkey)
+                                = (o.repo_id, o.collection_id, o.rkey)) is not null
+              end) b (is_stored)
      where o.action <> 'delete' or b.is_stored
      order by o.repo_id, o.pos, o.op_no
   ), net as (

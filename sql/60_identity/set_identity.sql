@@ -4,8 +4,8 @@
 -- repo is fetched once (A-21, D-03); again, if a fetch ran already when it failed. A new PDS is
 -- asked how the account stands, for the old one's word may be what we know. After an #identity
 -- event an unchanged document may come from a mirror that lags, and a handle that fails may point
--- here in a moment: the repo is left stale, to be looked up once more (IN-17). So is a busy one, and
--- one that was hinted at since the lookup began.
+-- here in a moment: the repo is left stale, to be looked up once more (IN-17). So is one that was
+-- hinted at since the lookup began, and a busy one.
 --
 -- Several may look up one DID at a time, and the handle takes longer for one than for another: what
 -- was looked up before the stored identity is not stored over it. p_age is how long ago that was.

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from sync.applier import Applier, Batch, LaneFenced
+from sync.database import Plans
 from sync.problems import ProblemLog
 from sync.progress import Progress, SourceProgress
 from sync.simnet import Simnet
@@ -159,3 +160,36 @@ async def test_a_service_whose_connections_are_cut_goes_on(clone, postgres, tmp_
             await rig.level(alice)
         await admin.close()
         await rig.stop()
+
+
+async def test_a_lane_plans_anew_now_and_then(ingest, clone, monkeypatch):
+    applier, owner, _ = await lane_on(ingest, clone, 1)
+    statements: list[str] = []
+    applier._conn.add_query_logger(lambda record: statements.append(record.query))
+    await applier.apply(batch_of([]))
+    assert statements.count("discard plans") == 1
+    await applier.apply(batch_of([]))
+    assert statements.count("discard plans") == 1, "not with every batch"
+    monkeypatch.setattr("sync.database.REPLAN_S", -1.0)
+    applier._plans._due_at = 0.0
+    for _ in range(2):
+        await applier.apply(batch_of([]))
+    assert statements.count("discard plans") == 3
+    await owner.close()
+
+
+async def test_who_fetches_plans_anew_now_and_then(clone, tmp_path: Path, monkeypatch):
+    renewed: set[str] = set()
+
+    class Recorded(Plans):
+        async def renew_if_due(self) -> None:
+            await super().renew_if_due()
+            renewed.add(await self._conn.fetchval("select current_setting('application_name')"))
+
+    monkeypatch.setattr("sync.fetcher.Plans", Recorded)
+    async with Simnet(seed=41, start_us=None) as net, rig_on(net, clone, tmp_path) as rig:
+        alice = net.create_account("alice.test")
+        rig.start()
+        await rig.track(alice)
+        await rig.level(alice)
+    assert renewed == {"standpipe fetches", "standpipe reconcile"}

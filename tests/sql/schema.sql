@@ -709,7 +709,7 @@ create function sync_priv.applied_ops(p_run bigint) returns TABLE(repo_id bigint
 create function sync_priv.apply_diff() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.apply_ops(p_run bigint) returns void
-  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off;
 create function sync_priv.await_sources(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.backoff(p_attempts integer) returns interval
