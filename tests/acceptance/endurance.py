@@ -343,6 +343,12 @@ class Endurance:
             pause_s = every_s * self.rng.uniform(0.5, 1.5)
             await asyncio.sleep(max(0.0, min(pause_s, until - time.monotonic())))
 
+    async def settle(self) -> None:
+        """Wait until the app was told of what is committed now."""
+        made = next(reversed(self._made_at), "")
+        while made in self._made_at:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+
     def _calm_down(self) -> None:
         self.net.faults.clear()
         for service in self.services:
