@@ -1,4 +1,4 @@
-"""Number the changes of keys and PDSes, so that the lanes hear of each."""
+"""Number the changes of keys and PDSes for the lanes, and date the doubts about identities."""
 
 from sync.schema import run_sql
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import httpx
 
 from sync import log
-from sync.database import IngestConnection
+from sync.database import IngestConnection, Plans
 from sync.errors import IdentityError
 from sync.firehose import Backoff
 from sync.http import HttpClient, HttpFailure
@@ -89,6 +89,7 @@ class GapCloser:
         compare_every_s: float,
     ) -> None:
         self._conn = conn
+        self._plans = Plans(conn)
         self._http = http
         self._resolver = resolver
         self._keeper = IdentityKeeper(conn, resolver=resolver)
@@ -105,6 +106,7 @@ class GapCloser:
         retry_at = 0.0
         while True:
             self._wake.clear()
+            await self._plans.renew_if_due()
             await self._compare_if_due()
             gaps = [Gap(*row) for row in await self._conn.fetch(_OPEN)]
             self._progress.gaps_open = len(gaps)

@@ -11,7 +11,7 @@ import httpx
 
 from sync.atproto.identity import DidDocument
 from sync.atproto.syntax import INVALID_HANDLE, is_tid
-from sync.database import IngestConnection
+from sync.database import IngestConnection, Plans
 from sync.errors import IdentityError
 from sync.http import HttpClient, HttpFailure, Reply
 from sync.resolver import Resolver
@@ -45,6 +45,7 @@ class IdentityKeeper:
 
     def __init__(self, conn: IngestConnection, *, resolver: Resolver) -> None:
         self._conn = conn
+        self._plans = Plans(conn)
         self._resolver = resolver
         self._lock = asyncio.Lock()
 
@@ -73,6 +74,7 @@ class IdentityKeeper:
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """Run a query on the keeper's connection, which does one thing at a time."""
         async with self._lock:
+            await self._plans.renew_if_due()
             return list(await self._conn.fetch(query, *args))
 
     async def store(self, document: DidDocument, *, max_age_s: float) -> None:

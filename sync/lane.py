@@ -16,7 +16,7 @@ from sync import log
 from sync.applier import Applier, Batch
 from sync.atproto.frame import ErrorMessage, InfoMessage, peek_did
 from sync.config import Settings
-from sync.database import IngestConnection
+from sync.database import IngestConnection, Plans
 from sync.errors import FramingError, IdentityError, MessageError, StandpipeError
 from sync.problems import ProblemLog
 from sync.progress import Progress, SourceProgress
@@ -87,6 +87,7 @@ class Lane:
         self._applier = Applier(
             parts.conn, parts.claim, progress=parts.progress, source=parts.source
         )
+        self._plans = Plans(parts.control)
         self._batches: asyncio.Queue[Batch] = asyncio.Queue(maxsize=1)
         self._reloaded_at = 0.0
         self._reloaded_serial = 0
@@ -150,6 +151,7 @@ class Lane:
         if now - self._reloaded_at < RELOAD_S and serial == self._reloaded_serial:
             return False
         self._reloaded_at, self._reloaded_serial = now, serial
+        await self._plans.renew_if_due()
         is_changed = await self._repos.reload(self._parts.control)
         self._parts.progress.tracked_repos = len(self._repos)
         return is_changed

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from sync import log
-from sync.database import IngestConnection
+from sync.database import IngestConnection, Plans
 from sync.identities import IdentityKeeper
 from sync.progress import Progress
 from sync.wakes import wait_for
@@ -24,7 +24,9 @@ _log = log.get("upkeep")
 
 async def maintain_forever(conn: IngestConnection) -> None:
     """Call for one bounded step of upkeep after another."""
+    plans = Plans(conn)
     while True:
+        await plans.renew_if_due()
         has_more = await conn.fetchval(_MAINTAIN)
         await asyncio.sleep(0.0 if has_more else UPKEEP_IDLE_S)
 

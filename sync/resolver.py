@@ -6,6 +6,7 @@ by a failure (IN-16). Handles count only when they point back at the DID (IN-07)
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class Resolver:
         self._errors: BoundedMap[str, tuple[float, IdentityError]] = BoundedMap(CACHE_ENTRIES)
         self._owners: BoundedMap[str, tuple[float, str | None]] = BoundedMap(CACHE_ENTRIES)
         self._forced_at: BoundedMap[str, float] = BoundedMap(CACHE_ENTRIES)
-        self._running: dict[str, asyncio.Task[DidDocument]] = {}
+        # With when they began.
+        self._running: dict[str, tuple[float, asyncio.Task[DidDocument]]] = {}
         # Web servers that answer at a crawl must not stand in the way of the directory.
         self._plc_slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self._web_slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
@@ -89,14 +91,17 @@ class Resolver:
 
     async def aclose(self) -> None:
         """End the lookups that nobody waits for any more."""
-        running = list(self._running.values())
+        running = [task for _, task in self._running.values()]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._handles.aclose()
 
     async def document(self, did: str, *, max_age_s: float = DOCUMENT_TTL_S) -> DidDocument:
-        """Return the DID document, no older than `max_age_s`; raises `IdentityError`."""
+        """Return the DID document, no older than `max_age_s`; raises `IdentityError`.
+
+        Zero asks anew: also a lookup that is under way may be too early for what is asked about.
+        """
         now = self._clock()
         known = self._documents.get(did)
         if known is not None and now - known[0] < max_age_s:
@@ -105,7 +110,7 @@ class Resolver:
         if failed is not None and now < failed[0] and max_age_s > 0:
             error = failed[1]  # raised afresh: a shared one would gather tracebacks
             raise IdentityError(error.reason, error.detail, rule=error.rule)
-        return await self._fetch_once(did)
+        return await self._fetch_once(did, since=now - max_age_s)
 
     async def resolve(self, did: str, *, max_age_s: float = DOCUMENT_TTL_S) -> Identity:
         """Return the document's contents with the handle checked both ways."""
@@ -165,14 +170,20 @@ class Resolver:
         self._owners[claim] = (now, owner)
         return claim if owner == document.did else INVALID_HANDLE
 
-    async def _fetch_once(self, did: str) -> DidDocument:
-        """Join the running lookup of this DID or start one (IN-12)."""
-        task = self._running.get(did)
-        if task is None:
-            task = asyncio.create_task(self._fetch(did))
-            self._running[did] = task
+    async def _fetch_once(self, did: str, *, since: float = -math.inf) -> DidDocument:
+        """Join the running lookup of this DID or start one (IN-12).
+
+        One that began before `since` is waited for, and joined by nobody.
+        """
+        while (running := self._running.get(did)) is not None and running[0] < since:
+            await asyncio.wait([running[1]])
+        if running is None:
             started_at = self._clock()
+            task = asyncio.create_task(self._fetch(did))
+            self._running[did] = (started_at, task)
             task.add_done_callback(lambda done: self._finish(did, done, started_at))
+        else:
+            task = running[1]
         # Shielded: one caller that gives up must not take the answer from the others.
         return await asyncio.shield(task)
 

@@ -115,7 +115,9 @@ class TrackedRepos:
             repos = await conn.fetch(_REPOS, self.generation, generation)
             known = serial if self._state is None else self._state[1]
             signers = await conn.fetch(_SIGNERS, known, serial)
-            collections = await CollectionFilter.load(conn)
+            collections = self.collections
+            if generation != self.generation:
+                collections = await CollectionFilter.load(conn)
         for row in repos:
             if row["is_tracked"]:
                 self._signers[row["did"]] = Signer(row["signing_key"], row["pds_url"])

@@ -51,7 +51,8 @@ begin
      order by d.did
         on conflict (did) do update
        set tracked_by = 'did', sync_state = 'pending', filter_generation = v_generation,
-           is_identity_stale = true, next_fetch_at = excluded.next_fetch_at,
+           is_identity_stale = true, stale_since = sync_priv.clock(),
+           next_fetch_at = excluded.next_fetch_at,
            error = null, attempts = 0,
            is_active = r.is_active or r.tracked_by is null,
            account_status = case when r.tracked_by is not null then r.account_status end

@@ -3,28 +3,32 @@
 -- Every operation is logged; the table gets the net effect. Operations outside the tracked
 -- collections are not ours (BF-07), though their commits belong to the chain. What an operation is
 -- to the readers depends on what is stored, which somebody may have written by hand: an update of
--- a record that was deleted here creates it, and a delete of it is no change. Each is looked up by
--- its key: as an EXISTS this could become a hash of all that is stored, in a plan that was made
--- while that was little, and is kept.
+-- a record that was deleted here creates it, and a delete of it is no change.
 --
 -- Called by: sync_priv.walk_chain().
 create or replace function sync_priv.apply_ops(p_run bigint)
   returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
-  set enable_seqscan = off
 as $$
 begin
   perform set_config('sync.self_logged', 'on', true);
   perform sync_priv.intern_ops(p_run);
   with ops as materialized (
     select o.*, c.collection_id,
+           row_number() over (order by o.repo_id, o.pos, o.op_no) as place,
            lag(o.action) over (partition by o.repo_id, c.collection_id, o.rkey
                                order by o.pos, o.op_no) as action_before
       from sync_priv.applied_ops(p_run) o
       join sync.collections c on c.nsid = o.collection
       join (select distinct t.collection from sync_priv.applied_ops(p_run) t
              where sync_priv.is_tracked_nsid(t.collection)) k on k.collection = o.collection
+  ), stored as materialized (
+    select k.place
+      from sync_priv.stored_places(
+             array(select o.repo_id from ops o order by o.place),
+             array(select o.collection_id from ops o order by o.place),
+             array(select o.rkey from ops o order by o.place)) k (place)
   ), logged as (
     insert into sync_priv.pending_changes
       (xid, kind, repo_id, collection_id, rkey, rev, cid, is_live, value, raw, reason)
@@ -36,10 +40,7 @@ begin
       join sync_priv.visible_repos v using (repo_id)
      cross join lateral (
        select case when o.action_before is not null then o.action_before <> 'delete'
-                   else (select true from sync.stored_records s
-                          where (s.repo_id, s.collection_id, s.rkey)
-                                = (o.repo_id, o.collection_id, o.rkey)) is not null
-              end) b (is_stored)
+                   else o.place in (select s.place from stored s) end) b (is_stored)
      where o.action <> 'delete' or b.is_stored
      order by o.repo_id, o.pos, o.op_no
   ), net as (

@@ -9,6 +9,7 @@ create or replace function sync.claim_lane(p_source_id int, p_lane int default 0
   security definer
   set search_path = pg_catalog, pg_temp
   set enable_seqscan = off
+  set jit = off
 as $$
 begin
   if not exists (select from sync_priv.lanes l

@@ -12,6 +12,7 @@ create or replace function sync_priv.set_lanes(p_source_id int, p_lanes int)
   language plpgsql
   set search_path = pg_catalog, pg_temp
   set enable_seqscan = off
+  set jit = off
 as $$
 declare
   v_count int;

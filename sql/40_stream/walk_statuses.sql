@@ -38,6 +38,7 @@ begin
   )
   update sync.repos r
      set is_identity_stale = true,
+         stale_since = sync_priv.clock(),
          identity_checked_at = case when h.hints <= v_most then null
                                     else r.identity_checked_at end
     from hinted h
@@ -45,6 +46,7 @@ begin
   update sync.repos r
      set rejected_at = case when not j.is_outdated then sync_priv.clock() end,
          is_identity_stale = true,
+         stale_since = sync_priv.clock(),
          identity_checked_at = case
            -- In the future where lookups failed, to put the next one off: now it counts as made.
            when r.identity_checked_at > sync_priv.clock() - interval '6 seconds'

@@ -11,6 +11,7 @@ create or replace function sync_priv.reached_generation()
   stable
   set search_path = pg_catalog, pg_temp
   set enable_seqscan = off
+  set jit = off
 as $$
   select case
            when exists (select from sync_priv.purges p

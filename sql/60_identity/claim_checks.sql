@@ -2,6 +2,8 @@
 --
 -- Who claims and then dies leaves the question open: it is asked again a minute later.
 --
+-- The array is made once: a subquery could be run again for each account, and claim others then.
+--
 -- Called by: the service's account checker.
 -- Locks: rows of sync_priv.account_checks, skip locked.
 create or replace function sync.claim_checks(p_limit int)
@@ -16,13 +18,13 @@ as $$
            ask_at = case when r.tracked_by = 'did' then c.ask_at end
       from sync.repos r
      where r.repo_id = c.repo_id
-       and c.repo_id in (
+       and c.repo_id = any (array(
              select d.repo_id
                from sync_priv.account_checks d
               where d.ask_at <= sync_priv.clock() and d.claimed_until <= sync_priv.clock()
               order by d.ask_at, d.repo_id
               limit p_limit
-                for no key update skip locked)
+                for no key update skip locked))
     returning r.did, c.serial, c.ask_at
   )
   select c.did, c.serial from claimed c where c.ask_at is not null

@@ -10,7 +10,7 @@ create or replace function sync.claim_identities(p_limit int)
 as $$
   update sync.repos r
      set identity_checked_at = sync_priv.clock()
-   where r.repo_id in (
+   where r.repo_id = any (array(
            select s.repo_id
              from sync.repos s
             where s.tracked_by = 'did' and s.is_identity_stale
@@ -18,7 +18,7 @@ as $$
                    or s.identity_checked_at < sync_priv.clock() - interval '1 minute')
             order by s.identity_checked_at nulls first, s.repo_id
             limit p_limit
-              for no key update skip locked)
+              for no key update skip locked))
   returning r.did, r.handle, r.pds_url, r.signing_key
 $$;
 comment on function sync.claim_identities(int) is

@@ -12,10 +12,9 @@ create or replace function sync.doubt_identities(p_dids text[])
   set search_path = pg_catalog, pg_temp
 as $$
   update sync.repos r
-     set is_identity_stale = true
+     set is_identity_stale = true, stale_since = sync_priv.clock()
    where r.repo_id in (select s.repo_id from sync.repos s
                         where s.did = any (p_dids) and s.tracked_by = 'did'
-                          and not s.is_identity_stale
                         order by s.repo_id
                           for no key update skip locked)
 $$;

@@ -3,7 +3,7 @@
 -- The row lock makes the serials visible in their order, so a lane that has seen one has missed
 -- none before it.
 --
--- Called by: sync.set_identity(), before it locks the repo.
+-- Called by: sync.set_identity(), last of all.
 -- Locks: the one row of sync_priv.signer_state.
 create or replace function sync_priv.next_signer_serial()
   returns bigint

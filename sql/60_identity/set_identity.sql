@@ -5,13 +5,15 @@
 -- asked how the account stands, for the old one's word may be what we know. After an #identity
 -- event an unchanged document may come from a mirror that lags, and a handle that fails may point
 -- here in a moment: the repo is left stale, to be looked up once more (IN-17). So is one that was
--- hinted at since the lookup began, and a busy one.
+-- doubted since the lookup began, and a busy one.
 --
 -- Several may look up one DID at a time, and the handle takes longer for one than for another: what
 -- was looked up before the stored identity is not stored over it. p_age is how long ago that was.
 --
+-- Another key or PDS than was known is numbered, and the lanes go by it from then on (SG-08, HO-01).
+--
 -- Called by: the service, after resolving.
--- Locks: the repo's row, skip locked.
+-- Locks: the repo's row, skip locked; last the signer state, where key or PDS change.
 create or replace function sync.set_identity(
     p_did text, p_handle text, p_pds_url text, p_signing_key text,
     p_age interval default interval '0')
@@ -30,11 +32,6 @@ declare
   v_is_late  boolean;
   v_serial   bigint;
 begin
-  if exists (select from sync.repos r
-              where r.did = p_did and (r.signing_key is not null or r.pds_url is not null)
-                and (r.signing_key, r.pds_url) is distinct from (p_signing_key, p_pds_url)) then
-    v_serial := sync_priv.next_signer_serial();
-  end if;
   select * into v_repo
     from sync.repos r where r.did = p_did for no key update skip locked;
   if not found then
@@ -50,14 +47,20 @@ begin
         on conflict (url) do nothing;
     select h.host_id into v_host_id from sync.hosts h where h.url = p_pds_url;
   end if;
-  v_is_late := (not v_is_moved and coalesce(v_repo.rejected_at > v_as_of, false))
-               or exists (select from sync_priv.account_checks c
-                           where c.repo_id = v_repo.repo_id and c.hinted_at > v_as_of);
+  v_is_late := coalesce(v_repo.stale_since > v_as_of, false);
   update sync_priv.account_checks c set has_second_look = false
    where c.repo_id = v_repo.repo_id and c.has_second_look and not v_is_late;
   v_is_again := case when coalesce(p_handle, 'handle.invalid') = 'handle.invalid'
                      then found or v_repo.pds_url is null
                      else found and v_is_same end;
+  update sync.fetch_queue q set host_id = v_host_id
+   where q.repo_id = v_repo.repo_id and q.host_id <> v_host_id;
+  if v_repo.tracked_by = 'did' and (v_repo.pds_url <> p_pds_url or not v_repo.is_active) then
+    perform sync_priv.open_checks(array[v_repo.repo_id]);
+  end if;
+  if v_is_moved and (v_repo.signing_key is not null or v_repo.pds_url is not null) then
+    v_serial := sync_priv.next_signer_serial();  -- others wait for whoever holds it
+  end if;
   update sync.repos r
      set handle = p_handle, pds_url = p_pds_url, signing_key = p_signing_key,
          signer_serial = coalesce(v_serial, r.signer_serial),
@@ -76,11 +79,6 @@ begin
          next_fetch_at = case when v_is_moved then least(r.next_fetch_at, sync_priv.clock())
                               else r.next_fetch_at end
    where r.repo_id = v_repo.repo_id;
-  update sync.fetch_queue q set host_id = v_host_id
-   where q.repo_id = v_repo.repo_id and q.host_id <> v_host_id;
-  if v_repo.tracked_by = 'did' and (v_repo.pds_url <> p_pds_url or not v_repo.is_active) then
-    perform sync_priv.open_checks(array[v_repo.repo_id]);
-  end if;
   perform pg_notify('sync_work', '');
   return true;
 end

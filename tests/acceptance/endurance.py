@@ -344,9 +344,10 @@ class Endurance:
             await asyncio.sleep(max(0.0, min(pause_s, until - time.monotonic())))
 
     async def settle(self) -> None:
-        """Wait until the app was told of what is committed now."""
-        made = next(reversed(self._made_at), "")
-        while made in self._made_at:  # noqa: ASYNC110
+        """Wait until the app was told of all that is committed now."""
+        deadline, made = time.monotonic() + CONVERGE_TIMEOUT_S, set(self._made_at)
+        while made & self._made_at.keys():
+            assert time.monotonic() < deadline, f"not told of {made & self._made_at.keys()}"
             await asyncio.sleep(POLL_S)
 
     def _calm_down(self) -> None:

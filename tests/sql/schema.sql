@@ -108,7 +108,8 @@ create table sync.repos (
   fetcher_id integer,
   budget_at timestamp with time zone,
   identity_as_of timestamp with time zone,
-  signer_serial bigint
+  signer_serial bigint,
+  stale_since timestamp with time zone
 );
 create table sync.sources (
   source_id integer not null generated always as identity,
@@ -603,7 +604,7 @@ create function sync.claim_identities(p_limit integer) returns TABLE(did text, h
 create function sync.claim_import(p_did text) returns TABLE(repo_id bigint, generation bigint, fetch_token bigint, has_records boolean)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.claim_lane(p_source_id integer, p_lane integer DEFAULT 0) returns TABLE(token bigint, seq bigint)
-  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off;
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync.close_gap(p_source_id integer, p_gap_since timestamp with time zone) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.compare_repos(p_older_than interval DEFAULT '00:00:00'::interval) returns integer
@@ -709,7 +710,7 @@ create function sync_priv.applied_ops(p_run bigint) returns TABLE(repo_id bigint
 create function sync_priv.apply_diff() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.apply_ops(p_run bigint) returns void
-  language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off;
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.await_sources(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.backoff(p_attempts integer) returns interval
@@ -853,7 +854,7 @@ create function sync_priv.purge_chunk() returns boolean
 create function sync_priv.purge_untracked() returns void
   language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.reached_generation() returns bigint
-  language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off;
+  language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.read_batch(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.recover_lost_fetches() returns bigint
@@ -873,9 +874,11 @@ create function sync_priv.rest_steps(p_item_collection integer, p_last sync_priv
 create function sync_priv.retire_log() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.set_lanes(p_source_id integer, p_lanes integer) returns void
-  language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off;
+  language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.stored_places(p_repo_ids bigint[], p_collection_ids integer[], p_rkeys text[]) returns SETOF bigint
+  language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set enable_hashjoin=off set enable_mergejoin=off set jit=off;
 create function sync_priv.walk_accounts(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_chain(p_run bigint, p_may_wait boolean) returns void

@@ -303,6 +303,19 @@ def test_a_lookup_that_began_before_the_last_hint_does_not_answer_it(service, ki
     assert not repo(service)["is_identity_stale"]
 
 
+@pytest.mark.rule("MT-07", "CU-09")
+def test_a_lookup_that_began_before_a_gap_was_found_does_not_answer_the_doubt(service):
+    resolve(service, 1)
+    service.conn.execute("update sync.repos set identity_as_of = now() - interval '1 hour'")
+    store = "select sync.set_identity(%s, 'a.test', %s, 'did:key:z1', %s)"
+    for _ in range(2):  # also of one that is in doubt already
+        service.conn.execute("select sync.doubt_identities(array[%s])", [A])
+    assert service.value(store, A, PDS, "1 second")
+    assert repo(service)["is_identity_stale"]
+    assert service.value(store, A, PDS, "0 seconds")
+    assert not repo(service)["is_identity_stale"]
+
+
 @pytest.mark.rule("SG-08", "HO-01")
 def test_what_was_another_key_or_pds_is_told_to_the_lanes(service):
     def told(after: int) -> list[tuple[str, str, str]]:

@@ -167,6 +167,17 @@ def binaries_with_plpgsql_check() -> Binaries | None:
     return None
 
 
+def test_whoever_forbids_scans_forbids_jit(db: psycopg.Connection[DictRow]) -> None:
+    """The price of a scan that cannot be avoided would be taken for work worth compiling."""
+    rows = db.execute(
+        """
+        select p.oid::regprocedure::text as name from pg_proc p
+         where 'enable_seqscan=off' = any (p.proconfig) and 'jit=off' <> all (p.proconfig)
+        """
+    ).fetchall()
+    assert rows == []
+
+
 @pytest.fixture(scope="module")
 def checking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Return a server with plpgsql_check, the schema upgraded in its template."""

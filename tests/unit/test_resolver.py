@@ -1,6 +1,7 @@
 """The parts of identity resolution that need no network."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -155,6 +156,47 @@ async def test_a_handle_that_was_wrong_a_moment_ago_is_asked_again_when_there_is
     assert (await resolver.resolve(ALICE, max_age_s=30)).handle == "alice.example.com"
     assert (await resolver.resolve(ALICE, max_age_s=30)).handle == "alice.example.com"
     assert names.asked == 2
+
+
+class Slow(HttpClient):
+    """A directory that answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(user_agent="test")
+        self.asked: list[asyncio.Event] = []
+
+    async def get(self, url: str, **_: Any) -> Reply:
+        """Answer with the number of the question as the handle."""
+        answer = asyncio.Event()
+        self.asked.append(answer)
+        handle = f"at://a{len(self.asked)}.example.com"
+        await answer.wait()
+        document = {"id": url.rpartition("/")[2], "alsoKnownAs": [handle]}
+        return Reply(200, httpx.Headers(), json.dumps(document).encode())
+
+
+@pytest.mark.rule("MT-07", "IN-12", "SG-08")
+async def test_who_asks_anew_is_not_given_what_was_asked_before():
+    ticks = itertools.count()
+    http = Slow()
+    resolver = Resolver(
+        http,
+        plc_url="https://plc.example.com",
+        handles=HandleLookup(http),
+        clock=lambda: next(ticks),
+    )
+    first = asyncio.create_task(resolver.document(ALICE))
+    await asyncio.sleep(0.01)
+    joined = asyncio.create_task(resolver.document(ALICE, max_age_s=1000))
+    anew = [asyncio.create_task(resolver.document(ALICE, max_age_s=0)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert len(http.asked) == 1, "one at a time"
+    http.asked[0].set()
+    assert (await first).handle_claim == (await joined).handle_claim == "a1.example.com"
+    await asyncio.sleep(0.01)
+    assert len(http.asked) == 2, "one for all who wait"
+    http.asked[1].set()
+    assert {(await one).handle_claim for one in anew} == {"a2.example.com"}
 
 
 @pytest.mark.rule("IN-12", "MT-08")
