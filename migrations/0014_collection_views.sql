@@ -1,0 +1,204 @@
+-- What a view's columns are made of. Indexes of apps are built on these functions, so they are
+-- never replaced by an upgrade: whoever changes one makes a new one. All give null, never an
+-- error, for what is not of the type (DM-06: a reader takes records as they are).
+create schema sync_migration;
+
+create function sync_migration.as_text(p_value jsonb)
+  returns text
+  language sql immutable parallel safe
+  return case jsonb_typeof(p_value) when 'string' then p_value #>> '{}' end;
+comment on function sync_migration.as_text(jsonb) is 'A string, else null.';
+
+create function sync_migration.as_boolean(p_value jsonb)
+  returns boolean
+  language sql immutable parallel safe
+  return case jsonb_typeof(p_value) when 'boolean' then p_value::boolean end;
+comment on function sync_migration.as_boolean(jsonb) is 'A boolean, else null.';
+
+create function sync_migration.as_integer(p_value jsonb)
+  returns bigint
+  language sql immutable parallel safe
+  return case
+    when jsonb_typeof(p_value) <> 'number' then null
+    when p_value::numeric not between -9223372036854775808 and 9223372036854775807 then null
+    when p_value::numeric <> trunc(p_value::numeric) then null
+    else p_value::numeric::bigint
+  end;
+comment on function sync_migration.as_integer(jsonb) is 'A whole number of 64 bits, else null.';
+
+create function sync_migration.as_datetime(p_value jsonb)
+  returns timestamptz
+  language plpgsql immutable parallel safe
+as $$
+declare
+  v_text   text := sync_migration.as_text(p_value);
+  v_part   text[];
+  v_year   int;
+  v_month  int;
+  v_day    int;
+  v_local  timestamp;
+  v_offset interval := '0';
+begin
+  if length(v_text) > 64 then
+    return null;
+  end if;
+  v_part := pg_catalog.regexp_match(v_text,
+    '^([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?'
+    '(?:Z|([+-])([0-9]{2}):([0-9]{2}))$');
+  if v_part is null then
+    return null;
+  end if;
+  v_year := v_part[1];
+  v_month := v_part[2];
+  v_day := v_part[3];
+  if v_year < 1 or v_month not between 1 and 12 or v_day < 1
+     or v_part[4]::int > 23 or v_part[5]::int > 59
+     or v_part[6]::int > 59 or v_part[9]::int > 23 or v_part[10]::int > 59
+     or v_day > (case when v_month in (4, 6, 9, 11) then 30
+                      when v_month <> 2 then 31
+                      when v_year % 4 = 0 and (v_year % 100 <> 0 or v_year % 400 = 0) then 29
+                      else 28 end) then
+    return null;
+  end if;
+  if v_part[8] is not null then
+    v_offset := make_interval(hours => v_part[9]::int, mins => v_part[10]::int);
+    if v_part[8] = '-' and v_offset = interval '0' then
+      return null;  -- RFC 3339 says so where the zone is not known
+    end if;
+  end if;
+  -- What is finer than a microsecond is cut off.
+  v_local := make_timestamp(v_year, v_month, v_day, v_part[4]::int, v_part[5]::int, 0)
+             + v_part[6]::int * interval '1 second'
+             + rpad(substr(coalesce(v_part[7], '.'), 2, 6), 6, '0')::int
+               * interval '1 microsecond'
+             + case v_part[8] when '-' then v_offset else -v_offset end;
+  if v_local < timestamp '0001-01-01' or v_local >= timestamp '10000-01-01' then
+    return null;
+  end if;
+  return v_local at time zone 'UTC';
+end
+$$;
+comment on function sync_migration.as_datetime(jsonb) is
+  'A datetime of the protocol to the microsecond (SX-15, SX-16), else null; also outside of the
+years 1 to 9999 of UTC, which most programs cannot read.';
+
+create function sync_migration.as_bytes(p_value jsonb)
+  returns bytea
+  language sql immutable parallel safe
+  return case
+    when jsonb_typeof(p_value) = 'object' and p_value - '$bytes' = '{}'
+         and p_value ->> '$bytes' ~ '^[A-Za-z0-9+/]*={0,2}$'
+         and jsonb_typeof(p_value -> '$bytes') = 'string'
+         and length(rtrim(p_value ->> '$bytes', '=')) % 4 <> 1
+    then decode(rtrim(p_value ->> '$bytes', '=')
+                || repeat('=', -length(rtrim(p_value ->> '$bytes', '=')) & 3), 'base64')
+  end;
+comment on function sync_migration.as_bytes(jsonb) is
+  'Bytes, {"$bytes": base64} (DM-02), else null.';
+
+create function sync_migration.as_link(p_value jsonb)
+  returns text
+  language sql immutable parallel safe
+  return case
+    when jsonb_typeof(p_value) = 'object' and p_value - '$link' = '{}'
+    then sync_migration.as_text(p_value -> '$link')
+  end;
+comment on function sync_migration.as_link(jsonb) is
+  'A CID, of {"$link": text} (DM-01), else null.';
+
+create function sync_migration.as_blob(p_value jsonb)
+  returns jsonb
+  language sql immutable parallel safe
+  return case
+    when jsonb_typeof(p_value) <> 'object' then null
+    when p_value ->> '$type' = 'blob'
+         and sync_migration.as_link(p_value -> 'ref') is not null
+         and sync_migration.as_text(p_value -> 'mimeType') is not null
+         and sync_migration.as_integer(p_value -> 'size') >= 0
+    then p_value
+    when not p_value ? '$type'
+         and sync_migration.as_text(p_value -> 'cid') is not null
+         and sync_migration.as_text(p_value -> 'mimeType') is not null
+    then p_value
+  end;
+comment on function sync_migration.as_blob(jsonb) is
+  'A blob of today or of old (DM-04, DM-05) as it is, else null.';
+
+create function sync_migration.as_object(p_value jsonb)
+  returns jsonb
+  language sql immutable parallel safe
+  return case jsonb_typeof(p_value) when 'object' then p_value end;
+comment on function sync_migration.as_object(jsonb) is 'An object as it is, else null.';
+
+create function sync_migration.as_array(p_value jsonb)
+  returns jsonb
+  language sql immutable parallel safe
+  return case jsonb_typeof(p_value) when 'array' then p_value end;
+comment on function sync_migration.as_array(jsonb) is 'An array as it is, else null.';
+
+create function sync_migration.as_json(p_value jsonb)
+  returns jsonb
+  language sql immutable parallel safe
+  return nullif(p_value, 'null'::jsonb);
+comment on function sync_migration.as_json(jsonb) is 'Anything as it is; null for null.';
+
+create function sync_migration.as_texts(p_value jsonb)
+  returns text[]
+  language sql immutable parallel safe
+  return case when jsonb_typeof(p_value) = 'array' then (
+    select case when coalesce(bool_and(jsonb_typeof(e.item) = 'string'), true)
+                then coalesce(array_agg(e.item #>> '{}' order by e.place), '{}') end
+      from jsonb_array_elements(p_value) with ordinality as e (item, place)) end;
+comment on function sync_migration.as_texts(jsonb) is 'An array of nothing but strings, else null.';
+
+create function sync_migration.as_booleans(p_value jsonb)
+  returns boolean[]
+  language sql immutable parallel safe
+  return case when jsonb_typeof(p_value) = 'array' then (
+    select case when coalesce(bool_and(sync_migration.as_boolean(e.item) is not null), true)
+                then coalesce(array_agg(sync_migration.as_boolean(e.item) order by e.place), '{}')
+           end
+      from jsonb_array_elements(p_value) with ordinality as e (item, place)) end;
+comment on function sync_migration.as_booleans(jsonb) is
+  'An array of nothing but booleans, else null.';
+
+create function sync_migration.as_integers(p_value jsonb)
+  returns bigint[]
+  language sql immutable parallel safe
+  return case when jsonb_typeof(p_value) = 'array' then (
+    select case when coalesce(bool_and(sync_migration.as_integer(e.item) is not null), true)
+                then coalesce(array_agg(sync_migration.as_integer(e.item) order by e.place), '{}')
+           end
+      from jsonb_array_elements(p_value) with ordinality as e (item, place)) end;
+comment on function sync_migration.as_integers(jsonb) is
+  'An array of nothing but whole numbers of 64 bits, else null.';
+
+-- What apps asked for.
+create schema sync_views;
+comment on schema sync_views is 'Where the views of collections are that were given no schema.';
+
+create table sync.lexicons (
+  nsid       text collate "C" primary key,
+  lexicon    jsonb not null,
+  did        text collate "C",
+  cid        text collate "C",
+  stored_at  timestamptz not null
+);
+comment on table sync.lexicons is 'The lexicons that views are made from.';
+comment on column sync.lexicons.did is
+  'The repo where it was found and verified; null when it was given.';
+comment on column sync.lexicons.cid is 'Of its com.atproto.lexicon.schema record; null when given.';
+
+create table sync.collection_views (
+  view_schema    text not null,
+  view_name      text not null,
+  collection_id  int not null,
+  columns        jsonb not null,
+  indexed        text[] not null,
+  changed_at     timestamptz not null,
+  primary key (view_schema, view_name)
+);
+comment on table sync.collection_views is 'The views that sync.create_view() made.';
+comment on column sync.collection_views.columns is
+  'In their order: {"name", "type", "expression", "property": null for one that was given}.';
+comment on column sync.collection_views.indexed is 'The columns that have an index of their own.';
