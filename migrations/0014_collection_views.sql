@@ -181,7 +181,7 @@ create table sync.lexicons (
   nsid       text collate "C" primary key,
   lexicon    jsonb not null,
   did        text collate "C",
-  cid        text collate "C",
+  cid        bytea check (length(cid) = 36),
   stored_at  timestamptz not null
 );
 comment on table sync.lexicons is 'The lexicons that views are made from.';
@@ -190,11 +190,11 @@ comment on column sync.lexicons.did is
 comment on column sync.lexicons.cid is 'Of its com.atproto.lexicon.schema record; null when given.';
 
 create table sync.collection_views (
-  view_schema    text not null,
-  view_name      text not null,
+  view_schema    text collate "C" not null,
+  view_name      text collate "C" not null,
   collection_id  int not null,
   columns        jsonb not null,
-  indexed        text[] not null,
+  indexed        text[] collate "C" not null,
   changed_at     timestamptz not null,
   primary key (view_schema, view_name)
 );

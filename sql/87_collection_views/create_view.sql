@@ -22,7 +22,6 @@ create or replace function sync.create_view(
     p_indexed text[] default null)
   returns table (column_name text, column_type text, change text)
   language plpgsql
-  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -45,6 +45,7 @@ begin
     end;
     execute 'create' || v_text;
   end;
+  execute format('alter view %s owner to sync_owner', p_view);
   execute format('grant select on %s to sync_reader', p_view);
 end
 $$;

@@ -6,7 +6,6 @@
 create or replace function sync.drop_view(p_view text)
   returns void
   language plpgsql
-  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare

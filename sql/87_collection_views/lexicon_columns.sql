@@ -12,7 +12,7 @@ create or replace function sync_priv.lexicon_columns(
 as $$
 declare
   v_properties jsonb := p_lexicon #> '{defs,main,record,properties}';
-  v_columns    jsonb := '[]';
+  v_columns    jsonb := '[]'::jsonb;
   v_taken      text[] := array(select c ->> 'name' from jsonb_array_elements(p_before) as u (c));
   v_property   text;
   v_name       text;

@@ -8,7 +8,7 @@ create or replace function sync_priv.store_lexicon(
   set search_path = pg_catalog, pg_temp
 as $$
   insert into sync.lexicons as l (nsid, lexicon, did, cid, stored_at)
-  values (p_nsid, p_lexicon, p_did, p_cid, sync_priv.clock())
+  values (p_nsid, p_lexicon, p_did, sync_priv.cid_bytes(p_cid), sync_priv.clock())
       on conflict (nsid) do update
      set lexicon = excluded.lexicon, did = excluded.did, cid = excluded.cid,
          stored_at = excluded.stored_at

@@ -10,7 +10,7 @@ create or replace function sync_priv.view_columns(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_columns jsonb := '[]';
+  v_columns jsonb := '[]'::jsonb;
   v_bad     text;
 begin
   if jsonb_typeof(p_given) <> 'object' then

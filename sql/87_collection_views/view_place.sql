@@ -13,7 +13,7 @@ declare
 begin
   begin
     v_part := parse_ident(p_view);
-  exception when others then
+  exception when invalid_parameter_value then
     v_part := null;
   end;
   if v_part is null or cardinality(v_part) > 2

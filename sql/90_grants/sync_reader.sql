@@ -21,4 +21,5 @@ grant execute on function sync_priv.clock(), sync_priv.cid_text(bytea),
 
 -- The views of collections; what their columns are made of computes, and reads nothing.
 grant usage on schema sync_views, sync_migration to sync_reader;
+grant execute on all functions in schema sync_migration to sync_reader;
 grant select on all tables in schema sync_views to sync_reader;

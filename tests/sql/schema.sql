@@ -30,11 +30,11 @@ create table sync.changes (
   logged_at timestamp with time zone not null
 ) partition by RANGE (change_id);
 create table sync.collection_views (
-  view_schema text not null,
-  view_name text not null,
+  view_schema text collate "C" not null,
+  view_name text collate "C" not null,
   collection_id integer not null,
   columns jsonb not null,
-  indexed text[] not null,
+  indexed text[] collate "C" not null,
   changed_at timestamp with time zone not null
 );
 create table sync.collections (
@@ -93,7 +93,7 @@ create table sync.lexicons (
   nsid text collate "C" not null,
   lexicon jsonb not null,
   did text collate "C",
-  cid text collate "C",
+  cid bytea,
   stored_at timestamp with time zone not null
 );
 create table sync.repos (
@@ -367,6 +367,7 @@ alter table sync.heads add constraint heads_repo_id_fkey FOREIGN KEY (repo_id) R
 alter table sync.heads add constraint heads_trust_check CHECK ((trust = ANY (ARRAY['verified'::text, 'unsigned'::text])));
 alter table sync.hosts add constraint hosts_pkey PRIMARY KEY (host_id);
 alter table sync.hosts add constraint hosts_url_key UNIQUE (url);
+alter table sync.lexicons add constraint lexicons_cid_check CHECK ((length(cid) = 36));
 alter table sync.lexicons add constraint lexicons_pkey PRIMARY KEY (nsid);
 alter table sync.repos add constraint repos_did_check CHECK ((length(did) <= 2048));
 alter table sync.repos add constraint repos_did_key UNIQUE (did);
@@ -635,7 +636,7 @@ create function sync.compare_repos(p_older_than interval DEFAULT '00:00:00'::int
 create function sync.create_consumer(p_name text, p_collections text[] DEFAULT NULL::text[], p_dids text[] DEFAULT NULL::text[], p_start text DEFAULT 'beginning'::text, p_shards integer DEFAULT 1) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.create_view(p_view text, p_nsid text, p_lexicon jsonb DEFAULT NULL::jsonb, p_columns jsonb DEFAULT NULL::jsonb, p_indexed text[] DEFAULT NULL::text[]) returns TABLE(column_name text, column_type text, change text)
-  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, collection text, rkey text, cid bytea)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.doubt_identities(p_dids text[]) returns void
@@ -643,7 +644,7 @@ create function sync.doubt_identities(p_dids text[]) returns void
 create function sync.drop_consumer(p_name text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.drop_view(p_view text) returns void
-  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.enabled_sources() returns TABLE(source_id integer, url text, kind text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.end_idle_holder(p_idle interval) returns TABLE(pid integer, login text, application text, outcome text)
@@ -1044,19 +1045,19 @@ grant execute on routine sync.signer_serial() to sync_ingester;
 grant execute on routine sync.stop_source(integer,text) to sync_ingester;
 grant execute on routine sync.tracked_collections() to sync_ingester;
 grant execute on routine sync.tracked_repos(bigint,bigint) to sync_ingester;
-grant execute on routine sync_migration.as_array(jsonb) to public;
-grant execute on routine sync_migration.as_blob(jsonb) to public;
-grant execute on routine sync_migration.as_boolean(jsonb) to public;
-grant execute on routine sync_migration.as_booleans(jsonb) to public;
-grant execute on routine sync_migration.as_bytes(jsonb) to public;
-grant execute on routine sync_migration.as_datetime(jsonb) to public;
-grant execute on routine sync_migration.as_integer(jsonb) to public;
-grant execute on routine sync_migration.as_integers(jsonb) to public;
-grant execute on routine sync_migration.as_json(jsonb) to public;
-grant execute on routine sync_migration.as_link(jsonb) to public;
-grant execute on routine sync_migration.as_object(jsonb) to public;
-grant execute on routine sync_migration.as_text(jsonb) to public;
-grant execute on routine sync_migration.as_texts(jsonb) to public;
+grant execute on routine sync_migration.as_array(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_blob(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_boolean(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_booleans(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_bytes(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_datetime(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_integer(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_integers(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_json(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_link(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_object(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_text(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_texts(jsonb) to sync_reader;
 grant execute on routine sync_priv.base32_pair(integer) to sync_ingester;
 grant execute on routine sync_priv.base32_pair(integer) to sync_reader;
 grant execute on routine sync_priv.base32_pair(integer) to sync_replicator;
