@@ -12,12 +12,15 @@ import asyncpg
 
 from sync import log
 from sync.database import IngestConnection, connect
+from sync.errors import DatabaseUnavailable, SchemaError
 from sync.roles import OWNER
 from sync.sessions import reason_of
 
 LOOK_EVERY_S = 2.0
 RETRY_S = 30.0
 
+# Fills the statistics that were made; later it happens by itself.
+_ANALYZE = "analyze sync.stored_records"
 _STEPS = "select index_name, statement from sync.index_steps()"
 # Held by the session: of several services one builds.
 _TRY_LOCK = "select pg_try_advisory_lock(7261, 5)"
@@ -28,25 +31,41 @@ _log = log.get("indexes")
 async def build_indexes_forever(conn: IngestConnection, *, url: str) -> None:
     """Build and drop indexes as views come and go."""
     while True:
-        pause_s = LOOK_EVERY_S
+        is_done = True
         if await conn.fetch(_STEPS):
             try:
-                await build_indexes(url)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                _log.warning("an index could not be built", reason=reason_of(error))
-                pause_s = RETRY_S
-        await asyncio.sleep(pause_s)
+                is_done = await build_indexes(url)
+            except (SchemaError, DatabaseUnavailable) as error:
+                _log.warning("indexes of views wait", reason=str(error))
+                is_done = False
+        await asyncio.sleep(LOOK_EVERY_S if is_done else RETRY_S)
 
 
-async def build_indexes(url: str) -> None:
-    """Take every step there is, unless somebody else is at it."""
+async def build_indexes(url: str) -> bool:
+    """Take every step there is; one that fails stops no other, but has this return False.
+
+    While somebody else is at it there is nothing to do.
+    """
     owner = await connect(url, name="standpipe indexes", role=OWNER)
     try:
         if not await owner.fetchval(_TRY_LOCK):
-            return
-        while rows := await owner.fetch(_STEPS):
-            name, statement = rows[0]
-            await owner.execute(statement)
-            _log.info("the records' indexes follow the views", index=name)
+            return True
+        failed: set[str] = set()
+        is_new = False
+        while steps := [row for row in await owner.fetch(_STEPS) if row[0] not in failed]:
+            name, statement = steps[0]
+            try:
+                await owner.execute(statement)
+            except asyncpg.PostgresError as error:
+                if owner.is_closed():
+                    raise
+                _log.warning("an index could not be built", index=name, reason=reason_of(error))
+                failed.add(name)
+            else:
+                is_new = is_new or statement.startswith("create")
+                _log.info("the records' indexes follow the views", index=name)
+        if is_new:
+            await owner.execute(_ANALYZE)
+        return not failed
     finally:
         await owner.close()

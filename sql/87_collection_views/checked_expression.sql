@@ -1,5 +1,9 @@
--- Take an expression over a record, and nothing else: a cursor takes one statement only, and what
--- stands in parentheses on either side must be whole.
+-- Take one scalar expression over a record, and nothing else.
+--
+-- A cursor takes one statement only. What parses within parentheses and within brackets is whole,
+-- whatever stands in it: a stray end of the one would have to begin with the other. As the one
+-- argument of a function in a condition it is one value, and no aggregate, window or set. Nothing
+-- can be called by the name of the table, so there is no whole row either.
 --
 -- It runs with the rights of whoever gives it.
 --
@@ -14,12 +18,13 @@ declare
   v_cursor refcursor;
 begin
   open v_cursor for execute format(
-    'select (%s%s) from (select s.value, s.raw, s.rev from sync.stored_records s) r where false',
-    p_expression, E'\n');
+    'select array[%1$s%2$s] from (select r.value, r.raw, r.rev from sync.stored_records r) " " '
+    'where false and pg_typeof(%1$s%2$s) is null', p_expression, E'\n');
   close v_cursor;
   return p_expression;
 exception when syntax_error_or_access_rule_violation or data_exception
-            or feature_not_supported then
+            or feature_not_supported or program_limit_exceeded
+            or invalid_schema_name or invalid_catalog_name then
   raise exception 'not an expression over a record: % (%)', left(p_expression, 200), sqlerrm
     using errcode = 'SY002', hint = 'The record is `value`, like value ->> ''text''.';
 end

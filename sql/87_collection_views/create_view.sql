@@ -7,11 +7,16 @@
 -- index: an error there would stop the ingest.
 --
 -- As sync.records a view runs with its owner's rights behind a security barrier; comparisons of
--- its columns still reach an index. Every view asks for the index that lists its collection newest
--- first, and p_indexed for one on each column named; a running service builds them concurrently.
+-- its columns still reach an index, the order of a query does not. A view with p_newest_by gives
+-- its rows in that column's order, the newest first, and a query with the same order and a limit
+-- reads only those; but whatever reads all of it has to sort it.
+--
+-- Every view asks for the index that lists its collection newest first, and p_indexed and
+-- p_newest_by for one on each column named; a running service builds them concurrently.
 --
 -- A view that exists keeps its columns' names and places, and new ones come last. Where one goes
--- or changes its type the view is made anew, which others that depend on it prevent.
+-- or changes its type the view is made anew, with its grants; others that depend on it prevent
+-- that.
 --
 -- Called by: operators.
 -- Locks: advisory (7261, 4), so that views change one by one.
@@ -19,7 +24,7 @@
 -- something depends on the view as it is.
 create or replace function sync.create_view(
     p_view text, p_nsid text, p_lexicon jsonb default null, p_columns jsonb default null,
-    p_indexed text[] default null)
+    p_indexed text[] default null, p_newest_by text default null)
   returns table (column_name text, column_type text, change text)
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -34,44 +39,37 @@ declare
   v_lexicon    jsonb;
   v_columns    jsonb;
   v_indexed    text[];
+  v_newest_by  text;
 begin
   perform pg_advisory_xact_lock(7261, 4);
+  perform sync_priv.checked_place(v_place.view_schema, v_place.view_name, v_collection);
   select * into v_old from sync.collection_views w
-    where (w.view_schema, w.view_name) = (v_place.view_schema, v_place.view_name);
-  if to_regclass(v_view) is not null and v_old.collection_id is distinct from v_collection then
-    raise exception 'there is something else of the name %', p_view
-      using errcode = 'SY401', hint = 'Choose another name, or drop what is there.';
-  end if;
+   where (w.view_schema, w.view_name, w.collection_id)
+         = (v_place.view_schema, v_place.view_name, v_collection);
   v_before := coalesce(v_old.columns, '[]');
   v_given := coalesce(p_columns, sync_priv.given_columns(v_before));
-  if p_lexicon is not null then
-    perform sync_priv.store_lexicon(p_nsid, p_lexicon);
-  end if;
-  if p_lexicon is not null or v_given = '{}'
-     or jsonb_path_exists(v_before, '$[*] ? (@.property != null)') then
-    select l.lexicon into v_lexicon from sync.lexicons l where l.nsid = p_nsid;
-  end if;
-  if v_lexicon is null and v_given = '{}' then
-    raise exception 'no lexicon of % is known', p_nsid
-      using errcode = 'SY002',
-            hint = 'Give one, or columns; `standpipe view add` finds it on the network.';
-  end if;
+  v_lexicon := sync_priv.lexicon_for(p_nsid, p_lexicon, v_given, v_old.has_lexicon);
   v_columns := sync_priv.view_columns(p_nsid, v_lexicon, v_given, v_before);
-  perform sync_priv.define_view(v_view, v_collection, v_columns);
+  v_indexed := sync_priv.chosen_indexes(p_indexed, v_old.indexed, v_columns);
+  v_newest_by := sync_priv.chosen_order(p_newest_by, v_old.newest_by, v_columns);
+  if v_newest_by <> all (array_prepend('indexed_at', v_indexed)) then
+    v_indexed := v_indexed || v_newest_by;
+  end if;
+  perform sync_priv.define_view(v_view, v_collection, v_columns, v_newest_by);
   v_columns := sync_priv.typed_columns(v_view, v_columns);
-  v_indexed := coalesce(p_indexed, v_old.indexed, '{}');
-  perform sync_priv.check_indexed(v_indexed, v_columns);
   insert into sync.collection_views
-    (view_schema, view_name, collection_id, columns, indexed, changed_at)
-  values (v_place.view_schema, v_place.view_name, v_collection, v_columns, v_indexed,
-          sync_priv.clock())
+    (view_schema, view_name, collection_id, has_lexicon, columns, indexed, newest_by, changed_at)
+  values (v_place.view_schema, v_place.view_name, v_collection, v_lexicon is not null, v_columns,
+          v_indexed, v_newest_by, sync_priv.clock())
       on conflict (view_schema, view_name) do update
-     set collection_id = excluded.collection_id, columns = excluded.columns,
-         indexed = excluded.indexed, changed_at = excluded.changed_at;
+     set collection_id = excluded.collection_id, has_lexicon = excluded.has_lexicon,
+         columns = excluded.columns,
+         indexed = excluded.indexed, newest_by = excluded.newest_by,
+         changed_at = excluded.changed_at;
   perform pg_notify('sync_work', '');
   return query select * from sync_priv.changed_columns(v_before, v_columns);
 end
 $$;
-comment on function sync.create_view(text, text, jsonb, jsonb, text[]) is
+comment on function sync.create_view(text, text, jsonb, jsonb, text[], text) is
   'Make or change the view p_view of the collection p_nsid; returns its columns and what changed:
 added, kept, changed or removed. Raises SY002, SY401, SY402.';

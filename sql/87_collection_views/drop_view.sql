@@ -9,7 +9,8 @@ create or replace function sync.drop_view(p_view text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_place record := sync_priv.view_place(p_view);
+  v_place  record := sync_priv.view_place(p_view);
+  v_detail text;
 begin
   perform pg_advisory_xact_lock(7261, 4);
   delete from sync.collection_views w
@@ -18,12 +19,16 @@ begin
     raise exception 'there is no view % of a collection', p_view
       using errcode = 'SY401', hint = 'sync.list_views() shows which there are.';
   end if;
-  begin
-    execute format('drop view if exists %I.%I', v_place.view_schema, v_place.view_name);
-  exception when dependent_objects_still_exist then
-    raise exception 'something depends on the view %', p_view
-      using errcode = 'SY402', detail = sqlerrm, hint = 'Drop what depends on it first.';
-  end;
+  -- Somebody may have put a thing of his in its place.
+  if sync_priv.is_our_view(v_place.view_schema, v_place.view_name) then
+    begin
+      execute format('drop view %I.%I', v_place.view_schema, v_place.view_name);
+    exception when dependent_objects_still_exist then
+      get stacked diagnostics v_detail = pg_exception_detail;
+      raise exception 'something depends on the view %', p_view
+        using errcode = 'SY402', detail = v_detail, hint = 'Drop what depends on it first.';
+    end;
+  end if;
   perform pg_notify('sync_work', '');
 end
 $$;

@@ -1,6 +1,7 @@
--- How a column of a type is indexed. Text and JSON of any size fit only as hashes.
+-- How a column of a type is indexed, so that no value of any size can make an insert fail: text
+-- only as a hash.
 --
--- Called by: sync_priv.check_indexed(), sync_priv.wanted_indexes.
+-- Called by: sync_priv.chosen_indexes(), sync_priv.wanted_indexes.
 create or replace function sync_priv.index_method(p_type text)
   returns text
   language sql
@@ -8,10 +9,9 @@ create or replace function sync_priv.index_method(p_type text)
   set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_type in ('boolean', 'bigint', 'timestamp with time zone') then 'btree (%s)'
-    when p_type = 'text' then 'hash (%s)'
-    when p_type = 'jsonb' then 'gin (%s jsonb_path_ops)'
+    when p_type in ('boolean', 'bigint', 'timestamp with time zone') then 'btree'
+    when p_type = 'text' then 'hash'
   end
 $$;
 comment on function sync_priv.index_method(text) is
-  'The access method for a type, as a template for its expression; null when there is none.';
+  'The access method for a type; null when its columns can have no index.';

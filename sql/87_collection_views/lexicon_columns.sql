@@ -13,7 +13,8 @@ as $$
 declare
   v_properties jsonb := p_lexicon #> '{defs,main,record,properties}';
   v_columns    jsonb := '[]'::jsonb;
-  v_taken      text[] := array(select c ->> 'name' from jsonb_array_elements(p_before) as u (c));
+  v_kept       jsonb;
+  v_taken      text[];
   v_property   text;
   v_name       text;
   v_reader     text;
@@ -23,13 +24,19 @@ begin
     raise exception 'not the lexicon of a record type: it has no defs.main.record.properties'
       using errcode = 'SY002';
   elsif p_lexicon ->> 'id' is distinct from p_nsid then
-    raise exception 'the lexicon is that of %, not of %', left(p_lexicon ->> 'id', 317), p_nsid
-      using errcode = 'SY002';
+    raise exception 'the lexicon is that of %, not of %',
+        coalesce(left(p_lexicon ->> 'id', 317), 'nothing'), p_nsid using errcode = 'SY002';
+  elsif (select count(*) from jsonb_object_keys(v_properties)) > 1500 then
+    raise exception 'the lexicon has more than 1,500 properties' using errcode = 'SY002';
   end if;
+  select coalesce(jsonb_object_agg(c ->> 'property', c ->> 'name'), '{}'),
+         coalesce(array_agg(c ->> 'name'), '{}')
+    into v_kept, v_taken
+    from jsonb_array_elements(p_before) as u (c)
+   where v_properties ? (c ->> 'property');
   for v_property in select k from jsonb_object_keys(v_properties) as u (k)
                      order by k collate "C" loop
-    v_name := (select c ->> 'name' from jsonb_array_elements(p_before) as u (c)
-                where c ->> 'property' = v_property);
+    v_name := v_kept ->> v_property;
     if v_name is null then
       v_name := sync_priv.column_name(v_property, v_taken);
       v_taken := v_taken || v_name;

@@ -29,7 +29,8 @@ begin
   end if;
   select coalesce(jsonb_agg(jsonb_build_object(
            'name', g.name, 'property', null,
-           'expression', sync_priv.checked_expression(g.expression)) order by g.name), '[]')
+           'expression', sync_priv.checked_expression(g.expression))
+                           order by g.name collate "C"), '[]')
     into v_columns
     from jsonb_each_text(p_given) as g (name, expression);
   if p_lexicon is not null then

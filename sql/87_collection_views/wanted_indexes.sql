@@ -1,26 +1,27 @@
--- The indexes that the views ask for, by names that tell what they are.
+-- The indexes that the views ask for, by names that tell what they are: one that lists the
+-- collection newest first, and one on each column that was named.
 --
--- Called by: sync.index_steps(), sync.view_status.
+-- Called by: sync.index_steps(), sync.list_views().
 create or replace view sync_priv.wanted_indexes as
-select w.collection_id,
-       'records_newest_' || w.collection_id as index_name,
-       format('create index concurrently %I on sync.stored_records (indexed_at desc) '
-              'where collection_id = %s', 'records_newest_' || w.collection_id, w.collection_id)
-         as statement,
-       null as view_column
-  from sync.collection_views w
- group by w.collection_id
-union
-select w.collection_id,
-       n.index_name,
-       format('create index concurrently %I on sync.stored_records using ', n.index_name)
-         || format(sync_priv.index_method(c.item ->> 'type'),
-                   '(' || (c.item ->> 'expression') || ')')
-         || format(' where collection_id = %s', w.collection_id),
-       c.item ->> 'name'
-  from sync.collection_views w
- cross join lateral jsonb_array_elements(w.columns) as c (item)
- cross join lateral (select format('records_%s_%s', w.collection_id,
-                                   left(md5(c.item ->> 'expression'), 16)) as index_name) n
- where c.item ->> 'name' = any (w.indexed);
-comment on view sync_priv.wanted_indexes is 'What CREATE INDEX CONCURRENTLY has to make.';
+with wanted as (
+  select w.view_schema, w.view_name, w.collection_id,
+         'indexed_at' as view_column,
+         format('records_newest_%s', w.collection_id) as index_name,
+         '(indexed_at desc)' as definition
+    from sync.collection_views w
+   union all
+  select w.view_schema, w.view_name, w.collection_id,
+         c.item ->> 'name',
+         format('records_%s_%s', w.collection_id, left(md5(c.item ->> 'expression'), 16)),
+         format('using %s ((%s))', sync_priv.index_method(c.item ->> 'type'),
+                c.item ->> 'expression')
+    from sync.collection_views w
+   cross join lateral jsonb_array_elements(w.columns) as c (item)
+   where c.item ->> 'name' = any (w.indexed)
+)
+select d.view_schema, d.view_name, d.view_column, d.index_name,
+       format('create index concurrently %I on sync.stored_records %s where collection_id = %s',
+              d.index_name, d.definition, d.collection_id) as statement
+  from wanted d;
+comment on view sync_priv.wanted_indexes is
+  'What CREATE INDEX CONCURRENTLY has to make, a row for each view that asks for it.';

@@ -33,8 +33,10 @@ create table sync.collection_views (
   view_schema text collate "C" not null,
   view_name text collate "C" not null,
   collection_id integer not null,
+  has_lexicon boolean not null,
   columns jsonb not null,
   indexed text[] collate "C" not null,
+  newest_by text collate "C",
   changed_at timestamp with time zone not null
 );
 create table sync.collections (
@@ -603,10 +605,15 @@ create view sync_priv.visible_repos (
   handle text
 );
 create view sync_priv.wanted_indexes (
-  collection_id integer,
+  view_schema text,
+  view_name text,
+  view_column text,
   index_name text,
-  statement text,
-  view_column text
+  statement text
+);
+create view sync_priv.wanted_statistics (
+  statistics_name text,
+  statement text
 );
 
 -- Routines
@@ -635,7 +642,7 @@ create function sync.compare_repos(p_older_than interval DEFAULT '00:00:00'::int
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.create_consumer(p_name text, p_collections text[] DEFAULT NULL::text[], p_dids text[] DEFAULT NULL::text[], p_start text DEFAULT 'beginning'::text, p_shards integer DEFAULT 1) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
-create function sync.create_view(p_view text, p_nsid text, p_lexicon jsonb DEFAULT NULL::jsonb, p_columns jsonb DEFAULT NULL::jsonb, p_indexed text[] DEFAULT NULL::text[]) returns TABLE(column_name text, column_type text, change text)
+create function sync.create_view(p_view text, p_nsid text, p_lexicon jsonb DEFAULT NULL::jsonb, p_columns jsonb DEFAULT NULL::jsonb, p_indexed text[] DEFAULT NULL::text[], p_newest_by text DEFAULT NULL::text) returns TABLE(column_name text, column_type text, change text)
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, collection text, rkey text, cid bytea)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
@@ -667,7 +674,7 @@ create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_befor
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
   language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
-create function sync.list_views() returns TABLE(view text, collection text, columns text[], indexes_ready integer, indexes_wanted integer, is_missing boolean, changed_at timestamp with time zone)
+create function sync.list_views() returns TABLE(view text, collection text, is_tracked boolean, columns text[], newest_by text, indexes_ready text[], indexes_missing text[], lexicon_did text, is_missing boolean, changed_at timestamp with time zone)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.maintain() returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
@@ -685,8 +692,8 @@ create function sync.pause_source(p_url text) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.position_id(p_position text) returns bigint
   language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
-create function sync.put_lexicon(p_nsid text, p_lexicon jsonb, p_did text DEFAULT NULL::text, p_cid text DEFAULT NULL::text) returns void
-  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.put_lexicon(p_nsid text, p_lexicon jsonb, p_did text, p_cid text) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.read_changes(p_name text, p_max_changes integer DEFAULT 1000, p_shard integer DEFAULT 0) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync.reconcile_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, outcome text, created bigint, updated bigint, deleted bigint)
@@ -750,7 +757,7 @@ create function sync_migration.as_booleans(p_value jsonb) returns boolean[]
 create function sync_migration.as_bytes(p_value jsonb) returns bytea
   language sql immutable;
 create function sync_migration.as_datetime(p_value jsonb) returns timestamp with time zone
-  language plpgsql immutable;
+  language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_migration.as_integer(p_value jsonb) returns bigint
   language sql immutable;
 create function sync_migration.as_integers(p_value jsonb) returns bigint[]
@@ -789,12 +796,16 @@ create function sync_priv.changed_columns(p_before jsonb, p_after jsonb) returns
   language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.check_dids(p_dids text[]) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
-create function sync_priv.check_indexed(p_indexed text[], p_columns jsonb) returns void
-  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.check_patterns(p_patterns text[]) returns void
   language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.checked_expression(p_expression text) returns text
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.checked_place(p_schema text, p_name text, p_collection_id integer) returns void
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.chosen_indexes(p_asked text[], p_before text[], p_columns jsonb) returns text[]
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.chosen_order(p_asked text, p_before text, p_columns jsonb) returns text
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.cid_bytes(p_text text) returns bytea
   language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.cid_text(p_cid bytea) returns text
@@ -815,7 +826,7 @@ create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns boolean
   language sql immutable;
-create function sync_priv.define_view(p_view text, p_collection_id integer, p_columns jsonb) returns void
+create function sync_priv.define_view(p_view text, p_collection_id integer, p_columns jsonb, p_newest_by text) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.due_repos(p_limit integer) returns SETOF bigint
   language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set plan_cache_mode=force_custom_plan set jit=off;
@@ -867,6 +878,8 @@ create function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards) returns 
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_index_ready(p_name text) returns boolean
   language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.is_our_view(p_schema text, p_name text) returns boolean
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_outrun(p_shard sync_priv.consumer_shards) returns boolean
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_shown(p_repo_id bigint, p_collection_id integer) returns boolean
@@ -883,6 +896,8 @@ create function sync_priv.leave_partition() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.lexicon_columns(p_nsid text, p_lexicon jsonb, p_before jsonb) returns jsonb
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.lexicon_for(p_nsid text, p_lexicon jsonb, p_given jsonb, p_had_one boolean) returns jsonb
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.lexicon_schema(p_schema jsonb, p_lexicon jsonb) returns jsonb
   language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.lexicon_type(p_schema jsonb, p_lexicon jsonb) returns text
@@ -967,8 +982,12 @@ create function sync_priv.typed_columns(p_view text, p_columns jsonb) returns js
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.view_columns(p_nsid text, p_lexicon jsonb, p_given jsonb, p_before jsonb) returns jsonb
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.view_grants(p_view text) returns text
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.view_place(p_view text, OUT view_schema text, OUT view_name text) returns record
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.view_text(p_view text, p_collection_id integer, p_columns jsonb, p_newest_by text) returns text
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_accounts(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_chain(p_run bigint, p_may_wait boolean) returns void

@@ -63,6 +63,17 @@ WITH_ONE_TEXT = {
         "select sync.restore_repos(array[%s])",
         "select sync.add_source(%s)",
         "select sync.remove_source(%s)",
+        "select sync.create_view(%s, 'a.b.c', null, '{}')",
+        "select sync.create_view('x', %s, null, '{}')",
+        "select sync.create_view('x', 'a.b.c', null, jsonb_build_object('x', %s::text))",
+        "select sync.create_view('x', 'a.b.c', null, jsonb_build_object(%s::text, '1'))",
+        "select sync.create_view('x', 'a.b.c', to_jsonb(%s::text))",
+        "select sync.create_view('x', 'a.b.c', null, '{\"x\": \"1\"}', array[%s])",
+        "select sync.create_view('x', 'a.b.c', null, '{\"x\": \"1\"}', null, %s)",
+        "select sync.drop_view(%s)",
+        "select sync.put_lexicon(%s, '{}', 'did:web:x.test', 'b')",
+        "select sync.put_lexicon('a.b.c', '{}', %s, 'b')",
+        "select sync.put_lexicon('a.b.c', '{}', 'did:web:x.test', %s)",
     ],
 }
 
