@@ -42,14 +42,14 @@ async def build_indexes_forever(conn: IngestConnection, *, url: str) -> None:
 
 
 async def build_indexes(url: str) -> bool:
-    """Take every step there is; one that fails stops no other, but has this return False.
+    """Take every step there is; False when one has failed, which stops no other.
 
-    While somebody else is at it there is nothing to do.
+    Also False while another service is at it: that may take hours.
     """
     owner = await connect(url, name="standpipe indexes", role=OWNER)
     try:
         if not await owner.fetchval(_TRY_LOCK):
-            return True
+            return False
         failed: set[str] = set()
         is_new = False
         while steps := [row for row in await owner.fetch(_STEPS) if row[0] not in failed]:

@@ -19,7 +19,7 @@
 -- that.
 --
 -- Called by: operators.
--- Locks: advisory (7261, 4), so that views change one by one.
+-- Locks: advisory (7261, 4), so that views change one by one; the view, against readers.
 -- Raises: SY002 for a bad argument, SY401 when the name is taken by something else, SY402 when
 -- something depends on the view as it is.
 create or replace function sync.create_view(
