@@ -2,15 +2,16 @@
 -- gets `value_` in front, one that is taken a number behind.
 --
 -- Called by: sync_priv.lexicon_columns().
-create or replace function sync_priv.column_name(p_property text, p_taken text[])
+create or replace function sync_priv.column_name(p_property text, p_taken jsonb)
   returns text
   language plpgsql
   immutable
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_base   text := lower(regexp_replace(p_property, '([a-z0-9])([A-Z])', '\1_\2', 'g')
-                         collate "C");
+  -- A property may be as long as a record.
+  v_base   text := left(lower(regexp_replace(left(p_property, 63), '([a-z0-9])([A-Z])', '\1_\2',
+                                             'g') collate "C"), 63);
   v_name   text;
   v_suffix text := '';
 begin
@@ -24,11 +25,11 @@ begin
       v_base := left(v_base, -1);
       v_name := v_base || v_suffix;
     end loop;
-    exit when v_name <> all (p_taken);
+    exit when not p_taken ? v_name;
     v_suffix := '_' || v_number;
   end loop;
   return v_name;
 end
 $$;
-comment on function sync_priv.column_name(text, text[]) is
-  'The column name of p_property that is not in p_taken.';
+comment on function sync_priv.column_name(text, jsonb) is
+  'The column name of p_property that is no key of p_taken.';

@@ -14,7 +14,7 @@ declare
   v_properties jsonb := p_lexicon #> '{defs,main,record,properties}';
   v_columns    jsonb := '[]'::jsonb;
   v_kept       jsonb;
-  v_taken      text[];
+  v_taken      jsonb;
   v_property   text;
   v_name       text;
   v_reader     text;
@@ -30,7 +30,7 @@ begin
     raise exception 'the lexicon has more than 1,500 properties' using errcode = 'SY002';
   end if;
   select coalesce(jsonb_object_agg(c ->> 'property', c ->> 'name'), '{}'),
-         coalesce(array_agg(c ->> 'name'), '{}')
+         coalesce(jsonb_object_agg(c ->> 'name', true), '{}')
     into v_kept, v_taken
     from jsonb_array_elements(p_before) as u (c)
    where v_properties ? (c ->> 'property');
@@ -39,7 +39,7 @@ begin
     v_name := v_kept ->> v_property;
     if v_name is null then
       v_name := sync_priv.column_name(v_property, v_taken);
-      v_taken := v_taken || v_name;
+      v_taken := v_taken || jsonb_build_object(v_name, true);
     end if;
     v_reader := sync_priv.lexicon_type(v_properties -> v_property, p_lexicon);
     v_columns := v_columns || jsonb_build_object(

@@ -17,7 +17,7 @@ begin
     end if;
     v_part := regexp_match(v_schema ->> 'ref', '^([^#]*)(?:#(.+))?$');
     if v_part[1] in ('', p_lexicon ->> 'id') then
-      v_schema := p_lexicon -> 'defs' -> coalesce(v_part[2], 'main');
+      v_schema := p_lexicon #> array['defs', coalesce(v_part[2], 'main')];
     else
       return null;
     end if;

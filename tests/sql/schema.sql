@@ -818,7 +818,7 @@ create function sync_priv.collection_for(p_nsid text) returns integer
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.collection_quota() returns integer
   language sql immutable;
-create function sync_priv.column_name(p_property text, p_taken text[]) returns text
+create function sync_priv.column_name(p_property text, p_taken jsonb) returns text
   language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covered_collections(p_patterns text[], p_more text[] DEFAULT NULL::text[]) returns integer[]
   language sql stable set search_path=pg_catalog, pg_temp;

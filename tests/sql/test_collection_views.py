@@ -211,6 +211,7 @@ HOSTILE = {
     "%I %s %1$s": "%i %s %1$s",
     "a\\'b": "a\\'b",
     "new\nline": "new\nline",
+    "y" * 900_000: "y" * 63,
     "$type": "$type",
     "😀": "😀",
     "ÄÖ": "ÄÖ",
@@ -241,6 +242,13 @@ def test_many_names_that_are_cut_to_the_same_are_numbered(db: Session) -> None:
     assert len(made) == 120
     assert all(len(name.encode()) <= 63 for name in made)
     assert {"ü" * 31, "ü" * 30 + "_2", "ü" * 29 + "_100"} < set(made)
+
+
+def test_as_many_names_as_there_can_be_may_be_cut_to_the_same(db: Session) -> None:
+    World(db)
+    given = lexicon({"x" * 80 + f"{n:04}": {"type": "ref", "ref": "#d"} for n in range(1500)},
+                    d={"type": "ref", "ref": "#d"})  # fmt: skip
+    assert "x" * 58 + "_1500" in create(db, "posts", given)
 
 
 def test_indexes_of_hostile_names_can_be_built(db: Session) -> None:
