@@ -14,7 +14,9 @@
     │   ├── ConsumerOutrun             the change log no longer reaches back to the reader (SY301)
     │   ├── NoSuchConsumer             there is none of that name that is the caller's (SY302)
     │   ├── OtherEpoch                 a position of another log epoch (SY303)
-    │   └── ConsumerExists             the name is taken (SY304)
+    │   ├── ConsumerExists             the name is taken (SY304)
+    │   ├── ViewNameTaken              by something else; or there is no such view (SY401)
+    │   └── ViewInUse                  something depends on the view as it is (SY402)
     └── ProtocolError              5   bytes that break a rule of the protocol
         ├── FramingError           the connection must be dropped (FA-01)
         ├── MessageError           the message is dropped and counted, state stays (FA-02)
@@ -110,6 +112,14 @@ class ConsumerExists(DatabaseRefusal):
     """A consumer of that name exists already."""
 
 
+class ViewNameTaken(DatabaseRefusal):
+    """A view's name belongs to something else, or to no view of a collection."""
+
+
+class ViewInUse(DatabaseRefusal):
+    """A view cannot be changed or dropped: something depends on it as it is."""
+
+
 # The refusals a caller can act on, by SQLSTATE; any other SY… is a plain DatabaseRefusal.
 REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY001": NotTracked,
@@ -119,6 +129,8 @@ REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY302": NoSuchConsumer,
     "SY303": OtherEpoch,
     "SY304": ConsumerExists,
+    "SY401": ViewNameTaken,
+    "SY402": ViewInUse,
 }
 
 

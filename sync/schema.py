@@ -199,7 +199,7 @@ def _refuse_foreign_schemas(session: Session) -> None:
          where n.nspname = any (%s) and n.nspowner <> %s::regrole
          order by n.nspname limit 1
         """,
-        [[*RELOADED_SCHEMAS, "sync_migration"], OWNER],
+        [[*RELOADED_SCHEMAS, "sync_migration", "sync_views"], OWNER],
     ).fetchone()
     if row is not None:
         name, owner = row["nspname"], row["owner"]

@@ -20,6 +20,7 @@ from sync.fetcher import Fetcher, FetcherParts
 from sync.gaps import GapCloser
 from sync.http import HttpClient
 from sync.identities import IdentityKeeper
+from sync.indexes import build_indexes_forever
 from sync.maintenance import (
     end_idle_holders_forever,
     maintain_forever,
@@ -141,6 +142,7 @@ class _Service:
             "upkeep": maintain_forever,
             "log lock": self._end_idle_holders,
             "retention": self._run_retention,
+            "indexes": self._build_indexes,
             "listener": self._listen,
         }
         async with asyncio.TaskGroup() as group:
@@ -208,6 +210,9 @@ class _Service:
 
     async def _run_retention(self, conn: IngestConnection) -> None:
         await retire_forever(conn, url=self._url)
+
+    async def _build_indexes(self, conn: IngestConnection) -> None:
+        await build_indexes_forever(conn, url=self._url)
 
     async def _listen(self, conn: IngestConnection) -> None:
         """Turn notifications into wake-ups."""

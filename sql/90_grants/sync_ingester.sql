@@ -28,7 +28,9 @@ begin
          -- gaps
          'note_gap', 'open_gaps', 'close_gap', 'list_heads', 'report_revs', 'compare_repos',
          -- verify
-         'repo_proof')
+         'repo_proof',
+         -- views
+         'index_steps')
   loop
     execute format('grant execute on function %s to sync_ingester', v_routine);
   end loop;

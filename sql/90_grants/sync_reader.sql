@@ -12,8 +12,14 @@ grant execute on function
   sync.position_id(text),
   sync.get_record(text),
   sync.sample_repos(int),
+  sync.list_views(),
   sync.list_records(text, text, int) to sync_reader;
 
 -- A view calls its functions in the name of whoever reads it; none of these reveals a record.
 grant execute on function sync_priv.clock(), sync_priv.cid_text(bytea),
   sync_priv.base32_pair(int), sync_priv.cid_bytes(text), sync_priv.partition_size() to sync_reader;
+
+-- The views of collections; what their columns are made of computes, and reads nothing.
+grant usage on schema sync_views, sync_migration to sync_reader;
+grant execute on all functions in schema sync_migration to sync_reader;
+grant select on all tables in schema sync_views to sync_reader;

@@ -39,13 +39,14 @@ _COPY = re.compile(rb"\s*copy\b", re.IGNORECASE)
 def query(settings: Settings, *, sql: str, as_json: bool, as_csv: bool) -> None:
     """Run one read-only SQL statement and print its rows.
 
-    It runs as the role sync_reader: the views of the schema `sync`, no table, no writing. No
-    schema is searched, so what is not PostgreSQL's own is named with its schema. A single -
-    reads the statement from standard input.
+    It runs as the role sync_reader: the views of the schema `sync`, no table, no writing. Views
+    that `standpipe view add` made are found by their names alone, everything else that is not
+    PostgreSQL's own with its schema. A single - reads the statement from standard input.
 
     Examples:
       standpipe query "select collection, count(*) from sync.records group by 1 order by 2 desc"
       standpipe query --json "select value->>'text' as text from sync.records limit 3"
+      standpipe query "select text from posts where did = 'did:plc:ewvi7nxzyoun6zhxrhs64oiz'"
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
@@ -99,6 +100,7 @@ def _executed(
             cursor.adapters.register_loader(kind.oid, TextLoader)
             cursor.adapters.register_loader(kind.array_oid, TextLoader)
     session.execute("set default_transaction_read_only = on")
+    session.execute("set search_path = pg_catalog, sync_views, pg_temp")
     # Streaming uses the extended protocol, which takes one statement: nothing can end the
     # read-only transaction and begin another.
     stream = cast("Generator[tuple[Any, ...]]", cursor.stream(statement))

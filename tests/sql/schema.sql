@@ -3,6 +3,7 @@
 -- Schemas
 
 create schema sync;
+create schema sync_migration;
 create schema sync_priv;
 create schema sync_stage;
 
@@ -28,6 +29,16 @@ create table sync.changes (
   reason text,
   logged_at timestamp with time zone not null
 ) partition by RANGE (change_id);
+create table sync.collection_views (
+  view_schema text collate "C" not null,
+  view_name text collate "C" not null,
+  collection_id integer not null,
+  has_lexicon boolean not null,
+  columns jsonb not null,
+  indexed text[] collate "C" not null,
+  newest_by text collate "C",
+  changed_at timestamp with time zone not null
+);
 create table sync.collections (
   collection_id integer not null generated always as identity,
   nsid text collate "C" not null,
@@ -79,6 +90,13 @@ create table sync.hosts (
   failures integer not null default 0,
   last_error text,
   updated_at timestamp with time zone
+);
+create table sync.lexicons (
+  nsid text collate "C" not null,
+  lexicon jsonb not null,
+  did text collate "C",
+  cid bytea,
+  stored_at timestamp with time zone not null
 );
 create table sync.repos (
   repo_id bigint not null generated always as identity,
@@ -332,6 +350,7 @@ create table sync_stage.walk (
 
 alter table sync.changes add constraint changes_kind_check CHECK ((kind = ANY (ARRAY['create'::text, 'update'::text, 'delete'::text, 'snapshot'::text, 'purge'::text, 'account'::text, 'identity'::text])));
 alter table sync.changes add constraint changes_pkey PRIMARY KEY (change_id);
+alter table sync.collection_views add constraint collection_views_pkey PRIMARY KEY (view_schema, view_name);
 alter table sync.collections add constraint collections_nsid_key UNIQUE (nsid);
 alter table sync.collections add constraint collections_pkey PRIMARY KEY (collection_id);
 alter table sync.consumers add constraint consumers_name_key UNIQUE (name);
@@ -351,6 +370,8 @@ alter table sync.heads add constraint heads_repo_id_fkey FOREIGN KEY (repo_id) R
 alter table sync.heads add constraint heads_trust_check CHECK ((trust = ANY (ARRAY['verified'::text, 'unsigned'::text])));
 alter table sync.hosts add constraint hosts_pkey PRIMARY KEY (host_id);
 alter table sync.hosts add constraint hosts_url_key UNIQUE (url);
+alter table sync.lexicons add constraint lexicons_cid_check CHECK ((length(cid) = 36));
+alter table sync.lexicons add constraint lexicons_pkey PRIMARY KEY (nsid);
 alter table sync.repos add constraint repos_did_check CHECK ((length(did) <= 2048));
 alter table sync.repos add constraint repos_did_key UNIQUE (did);
 alter table sync.repos add constraint repos_host_id_fkey FOREIGN KEY (host_id) REFERENCES sync.hosts(host_id);
@@ -584,6 +605,17 @@ create view sync_priv.visible_repos (
   did text,
   handle text
 );
+create view sync_priv.wanted_indexes (
+  view_schema text,
+  view_name text,
+  view_column text,
+  index_name text,
+  statement text
+);
+create view sync_priv.wanted_statistics (
+  statistics_name text,
+  statement text
+);
 
 -- Routines
 
@@ -611,12 +643,16 @@ create function sync.compare_repos(p_older_than interval DEFAULT '00:00:00'::int
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.create_consumer(p_name text, p_collections text[] DEFAULT NULL::text[], p_dids text[] DEFAULT NULL::text[], p_start text DEFAULT 'beginning'::text, p_shards integer DEFAULT 1) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.create_view(p_view text, p_nsid text, p_lexicon jsonb DEFAULT NULL::jsonb, p_columns jsonb DEFAULT NULL::jsonb, p_indexed text[] DEFAULT NULL::text[], p_newest_by text DEFAULT NULL::text) returns TABLE(column_name text, column_type text, change text)
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, collection text, rkey text, cid bytea)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.doubt_identities(p_dids text[]) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.drop_consumer(p_name text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.drop_view(p_view text) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.enabled_sources() returns TABLE(source_id integer, url text, kind text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.end_idle_holder(p_idle interval) returns TABLE(pid integer, login text, application text, outcome text)
@@ -629,6 +665,8 @@ create function sync.filter_generation() returns bigint
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.get_record(p_uri text) returns SETOF sync.records
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync.index_steps() returns TABLE(index_name text, statement text)
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.intern_collections(p_repo_ids bigint[], p_nsids text[]) returns TABLE(repo_id bigint)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.leave_lane(p_source_id integer, p_lane integer) returns boolean
@@ -637,6 +675,8 @@ create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_befor
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
   language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
+create function sync.list_views() returns TABLE(view text, collection text, is_tracked boolean, columns text[], newest_by text, indexes_ready text[], indexes_missing text[], lexicon_did text, is_missing boolean, changed_at timestamp with time zone)
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.maintain() returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_gap(p_source_id integer) returns void
@@ -653,6 +693,8 @@ create function sync.pause_source(p_url text) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.position_id(p_position text) returns bigint
   language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
+create function sync.put_lexicon(p_nsid text, p_lexicon jsonb, p_did text, p_cid text) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.read_changes(p_name text, p_max_changes integer DEFAULT 1000, p_shard integer DEFAULT 0) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync.reconcile_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, outcome text, created bigint, updated bigint, deleted bigint)
@@ -705,6 +747,32 @@ create function sync.untrack_collections(p_patterns text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.untrack_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync_migration.as_array(p_value jsonb) returns jsonb
+  language sql immutable;
+create function sync_migration.as_blob(p_value jsonb) returns jsonb
+  language sql immutable;
+create function sync_migration.as_boolean(p_value jsonb) returns boolean
+  language sql immutable;
+create function sync_migration.as_booleans(p_value jsonb) returns boolean[]
+  language sql immutable;
+create function sync_migration.as_bytes(p_value jsonb) returns bytea
+  language sql immutable;
+create function sync_migration.as_datetime(p_value jsonb) returns timestamp with time zone
+  language plpgsql immutable set search_path=pg_catalog, pg_temp;
+create function sync_migration.as_integer(p_value jsonb) returns bigint
+  language sql immutable;
+create function sync_migration.as_integers(p_value jsonb) returns bigint[]
+  language sql immutable;
+create function sync_migration.as_json(p_value jsonb) returns jsonb
+  language sql immutable;
+create function sync_migration.as_link(p_value jsonb) returns text
+  language sql immutable;
+create function sync_migration.as_object(p_value jsonb) returns jsonb
+  language sql immutable;
+create function sync_migration.as_text(p_value jsonb) returns text
+  language sql immutable;
+create function sync_migration.as_texts(p_value jsonb) returns text[]
+  language sql immutable;
 create function sync_priv.applied_ops(p_run bigint) returns TABLE(repo_id bigint, pos bigint, rev text, op_no bigint, action text, collection text, rkey text, cid bytea, value jsonb, raw bytea, reason text)
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.apply_diff() returns void
@@ -725,10 +793,20 @@ create function sync_priv.break_chains(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.caller() returns name
   language sql stable;
+create function sync_priv.changed_columns(p_before jsonb, p_after jsonb) returns TABLE(column_name text, column_type text, change text)
+  language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.check_dids(p_dids text[]) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.check_patterns(p_patterns text[]) returns void
   language plpgsql immutable set search_path=pg_catalog, pg_temp;
+create function sync_priv.checked_expression(p_expression text) returns text
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.checked_place(p_schema text, p_name text, p_collection_id integer) returns void
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.chosen_indexes(p_asked text[], p_before text[], p_columns jsonb) returns text[]
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.chosen_order(p_asked text, p_before text, p_columns jsonb) returns text
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.cid_bytes(p_text text) returns bytea
   language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.cid_text(p_cid bytea) returns text
@@ -737,14 +815,20 @@ create function sync_priv.clock() returns timestamp with time zone
   language sql stable;
 create function sync_priv.close_partition() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.collection_for(p_nsid text) returns integer
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.collection_quota() returns integer
   language sql immutable;
+create function sync_priv.column_name(p_property text, p_taken jsonb) returns text
+  language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covered_collections(p_patterns text[], p_more text[] DEFAULT NULL::text[]) returns integer[]
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns boolean
   language sql immutable;
+create function sync_priv.define_view(p_view text, p_collection_id integer, p_columns jsonb, p_newest_by text) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.due_repos(p_limit integer) returns SETOF bigint
   language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set plan_cache_mode=force_custom_plan set jit=off;
 create function sync_priv.empty_repos(p_repo_ids bigint[]) returns void
@@ -765,6 +849,8 @@ create function sync_priv.fold_problems() returns void
   language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.forget_held(p_walked bigint[], p_waiting bigint[], p_early bigint[]) returns void
   language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
+create function sync_priv.given_columns(p_columns jsonb) returns jsonb
+  language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.guard_head() returns trigger
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.guard_repo() returns trigger
@@ -783,11 +869,17 @@ create function sync_priv.held_of(p_repo_ids bigint[]) returns TABLE(repo_id big
   language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.hold_events() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.index_method(p_type text) returns text
+  language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.intern_brought(p_repo_ids bigint[], p_nsids text[]) returns void
   language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.intern_ops(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards) returns boolean
+  language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.is_index_ready(p_name text) returns boolean
+  language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.is_our_view(p_schema text, p_name text) returns boolean
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.is_outrun(p_shard sync_priv.consumer_shards) returns boolean
   language sql stable set search_path=pg_catalog, pg_temp;
@@ -803,6 +895,14 @@ create function sync_priv.leaked(p_filled integer, p_at timestamp with time zone
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.leave_partition() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.lexicon_columns(p_nsid text, p_lexicon jsonb, p_before jsonb) returns jsonb
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.lexicon_for(p_nsid text, p_lexicon jsonb, p_given jsonb, p_had_one boolean) returns jsonb
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.lexicon_schema(p_schema jsonb, p_lexicon jsonb) returns jsonb
+  language plpgsql immutable set search_path=pg_catalog, pg_temp;
+create function sync_priv.lexicon_type(p_schema jsonb, p_lexicon jsonb) returns text
+  language plpgsql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.load_first() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.lock_repos(p_dids text[]) returns void
@@ -877,8 +977,20 @@ create function sync_priv.set_lanes(p_source_id integer, p_lanes integer) return
   language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.store_lexicon(p_nsid text, p_lexicon jsonb, p_did text DEFAULT NULL::text, p_cid text DEFAULT NULL::text) returns void
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.stored_places(p_repo_ids bigint[], p_collection_ids integer[], p_rkeys text[]) returns SETOF bigint
   language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set enable_hashjoin=off set enable_mergejoin=off set jit=off;
+create function sync_priv.typed_columns(p_view text, p_columns jsonb) returns jsonb
+  language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.view_columns(p_nsid text, p_lexicon jsonb, p_given jsonb, p_before jsonb) returns jsonb
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.view_grants(p_view text) returns text
+  language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.view_place(p_view text, OUT view_schema text, OUT view_name text) returns record
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.view_text(p_view text, p_collection_id integer, p_columns jsonb, p_newest_by text) returns text
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_accounts(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_chain(p_run bigint, p_may_wait boolean) returns void
@@ -923,10 +1035,12 @@ grant execute on routine sync.fail_fetch(bigint,bigint,bigint,text,text,timestam
 grant execute on routine sync.fail_identity(text,text) to sync_ingester;
 grant execute on routine sync.filter_generation() to sync_ingester;
 grant execute on routine sync.get_record(text) to sync_reader;
+grant execute on routine sync.index_steps() to sync_ingester;
 grant execute on routine sync.intern_collections(bigint[],text[]) to sync_ingester;
 grant execute on routine sync.leave_lane(integer,integer) to sync_ingester;
 grant execute on routine sync.list_heads(bigint,integer,timestamp with time zone) to sync_ingester;
 grant execute on routine sync.list_records(text,text,integer) to sync_reader;
+grant execute on routine sync.list_views() to sync_reader;
 grant execute on routine sync.maintain() to sync_ingester;
 grant execute on routine sync.note_gap(integer) to sync_ingester;
 grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[],bytea[]) to sync_ingester;
@@ -953,6 +1067,19 @@ grant execute on routine sync.signer_serial() to sync_ingester;
 grant execute on routine sync.stop_source(integer,text) to sync_ingester;
 grant execute on routine sync.tracked_collections() to sync_ingester;
 grant execute on routine sync.tracked_repos(bigint,bigint) to sync_ingester;
+grant execute on routine sync_migration.as_array(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_blob(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_boolean(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_booleans(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_bytes(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_datetime(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_integer(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_integers(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_json(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_link(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_object(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_text(jsonb) to sync_reader;
+grant execute on routine sync_migration.as_texts(jsonb) to sync_reader;
 grant execute on routine sync_priv.base32_pair(integer) to sync_ingester;
 grant execute on routine sync_priv.base32_pair(integer) to sync_reader;
 grant execute on routine sync_priv.base32_pair(integer) to sync_replicator;
@@ -966,6 +1093,7 @@ grant execute on routine sync_priv.partition_size() to sync_reader;
 grant usage on schema sync to sync_ingester;
 grant usage on schema sync to sync_reader;
 grant usage on schema sync to sync_replicator;
+grant usage on schema sync_migration to sync_reader;
 grant usage on schema sync_priv to sync_ingester;
 grant usage on schema sync_priv to sync_reader;
 grant usage on schema sync_priv to sync_replicator;

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 from tests.postgres import Server
-from tests.sql.driver import POST, did
+from tests.sql.driver import LIKE, POST, did
 from tests.sql.logins import HIDDEN, House, open_house
 from tests.sql.readers import Session
+from tests.sql.views import create, lexicon
 
 pytestmark = pytest.mark.rule("AC-01")
 
@@ -20,6 +21,9 @@ pytestmark = pytest.mark.rule("AC-01")
 SOURCES = {
     "records": "sync.records",
     "log": "sync.change_log",
+    "view": "sync_views.posts",
+    "other view": "sync_views.likes",
+    "ordered view": "sync_views.newest_posts",
     "list": f"sync.list_records('{POST}', null, 100)",
     "batch": "sync.read_changes('spied')",
     **{
@@ -54,6 +58,9 @@ PLANS = ["", "enable_hashjoin", "enable_nestloop", "enable_indexscan", "enable_s
 def house(postgres: Server) -> Iterator[House]:
     """Return a house where every table was analyzed and `second` has its spies."""
     with open_house(postgres) as house:
+        with house.enter("standpipe") as conn:
+            make_views(conn)
+            conn.commit()
         house.administer("analyze")
         with house.enter("second") as conn:
             for volatility in ("volatile", "immutable"):
@@ -75,6 +82,23 @@ def house(postgres: Server) -> Iterator[House]:
             conn.execute("create domain second.watched as text check (second.immutable(value))")
             conn.commit()
         yield house
+
+
+def make_views(conn: Session) -> None:
+    """Make views of both collections, their indexes, and something in the records to show."""
+    columns = {"value": "value", "code": "value #>> '{text}'"}
+    given = lexicon({"createdAt": {"type": "string", "format": "datetime"}})
+    create(conn, "posts", given, columns=columns, indexed=["created_at"])
+    create(conn, "newest_posts", given, columns=columns, newest_by="created_at")
+    create(conn, "likes", nsid=LIKE, columns=columns)
+    conn.execute(
+        """
+        update sync.stored_records
+           set value = jsonb_build_object('text', rkey, 'createdAt', '2026-01-31T12:00:00Z')
+        """
+    )
+    for step in conn.execute("select statement from sync.index_steps()").fetchall():
+        conn.execute(step["statement"].replace(" concurrently", "").encode())
 
 
 def seen_by(conn: Session, statement: str) -> str:
@@ -112,7 +136,7 @@ def test_no_spy_sees_a_hidden_row(house: House, source: str, volatility: str) ->
             conn.execute("reset all")
 
 
-@pytest.mark.parametrize("source", ["records", "log", "list", "batch"])
+@pytest.mark.parametrize("source", ["records", "log", "list", "batch", "view", "ordered view"])
 @pytest.mark.parametrize("query", [query for query in QUERIES if not query.startswith("explain")])
 def test_a_spy_sees_what_is_visible(house: House, source: str, query: str) -> None:
     """Else the test above would show nothing."""
@@ -134,7 +158,7 @@ def test_a_spy_of_an_operator_sees_everything_and_so_do_the_samples(house: House
         assert revealed(text) == set(HIDDEN)
 
 
-@pytest.mark.parametrize("source", ["records", "log", "list", "batch"])
+@pytest.mark.parametrize("source", ["records", "log", "list", "batch", "view", "ordered view"])
 def test_an_error_tells_nothing_of_a_hidden_row(house: House, source: str) -> None:
     """Built-in functions that fail are spies as well."""
     with house.enter("second") as conn:
@@ -144,6 +168,32 @@ def test_an_error_tells_nothing_of_a_hidden_row(house: House, source: str) -> No
                 f"select from {SOURCES[source]} r"
                 f" where 1 / (case when r.rkey = '{rkey}' then 0 else 1 end) = 1".encode()
             )
+
+
+@pytest.mark.parametrize("view", ["posts", "newest_posts"])
+def test_operators_of_an_app_are_not_taken_for_those_of_typed_columns(
+    house: House, view: str
+) -> None:
+    """A comparison is carried into the view, where the columns of hidden rows are computed too."""
+    with house.enter("second") as conn:
+        for kind in ("int", "text", "bigint", "timestamp", "interval", "jsonb"):
+            name = f"second.spy_{kind}"
+            conn.execute(
+                f"create function {name}({kind}, {kind}) returns boolean language plpgsql as"
+                " $$ begin raise notice 'saw % and %', $1, $2; return true; end $$".encode()
+            )
+            for operator in ("=", "<", ">", "<=", ">=", "<>"):
+                conn.execute(
+                    f"create operator second.{operator} (function = {name}, leftarg = {kind},"
+                    f" rightarg = {kind})".encode()
+                )
+        conn.execute("set local search_path = second, pg_catalog")
+        for bound in ("2000-01-01", "2030-01-01"):
+            statement = (
+                f"select rkey from sync_views.{view}"
+                f" where created_at operator(pg_catalog.>) pg_catalog.timestamptz '{bound}'"
+            )
+            assert seen_by(conn, statement) == ""
 
 
 def test_statistics_of_the_tables_are_out_of_reach(house: House) -> None:

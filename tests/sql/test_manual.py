@@ -13,6 +13,7 @@ PAGES = (
     "docs/how-to/track-and-resync.md",
     "docs/how-to/read-changes.md",
     "docs/how-to/doctor.md",
+    "docs/how-to/views.md",
 )
 QUERYING = (
     "README.md",

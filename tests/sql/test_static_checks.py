@@ -219,7 +219,9 @@ def test_plpgsql_check_finds_nothing(checking_server: Server) -> None:
             ) c
             where n.nspname in ('sync', 'sync_priv', 'sync_stage') and l.lanname = 'plpgsql'
               and (p.prorettype <> 'trigger'::regtype or t.relid is not null)
+              -- Its caller's own expressions, with its caller's rights.
+              and (p.proname, c.level) <> ('define_view', 'security')
             order by 1, 3
             """
         ).fetchall()
-    assert found == []
+    assert not found, "\n".join(str(tuple(row.values())) for row in found)
