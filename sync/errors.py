@@ -14,7 +14,8 @@
     │   ├── ConsumerOutrun             the change log no longer reaches back to the reader (SY301)
     │   ├── NoSuchConsumer             there is none of that name that is the caller's (SY302)
     │   ├── OtherEpoch                 a position of another log epoch (SY303)
-    │   └── ConsumerExists             the name is taken (SY304)
+    │   ├── ConsumerExists             the name is taken (SY304)
+    │   └── NoSuchProjection           there is none of that name that is the caller's (SY501)
     └── ProtocolError              5   bytes that break a rule of the protocol
         ├── FramingError           the connection must be dropped (FA-01)
         ├── MessageError           the message is dropped and counted, state stays (FA-02)
@@ -110,6 +111,10 @@ class ConsumerExists(DatabaseRefusal):
     """A consumer of that name exists already."""
 
 
+class NoSuchProjection(DatabaseRefusal):
+    """There is no projection of that name, or it is somebody else's."""
+
+
 # The refusals a caller can act on, by SQLSTATE; any other SY… is a plain DatabaseRefusal.
 REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY001": NotTracked,
@@ -119,6 +124,7 @@ REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY302": NoSuchConsumer,
     "SY303": OtherEpoch,
     "SY304": ConsumerExists,
+    "SY501": NoSuchProjection,
 }
 
 

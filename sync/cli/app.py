@@ -33,6 +33,7 @@ COMMANDS = {
     "problems": "sync.cli.problems:problems",
     "tail": "sync.cli.tail:tail",
     "consumer": "sync.cli.consumer:consumer",
+    "projection": "sync.cli.projection:projection",
     "query": "sync.cli.query:query",
     "verify": "sync.cli.verify:verify",
     "import": "sync.cli.importing:import_command",
