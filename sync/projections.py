@@ -32,12 +32,10 @@ _RUNNING = "select * from sync.running_projections()"
 _RUN = "select sync.run_projection($1, $2)"
 _IS_AT_REST = "select s.is_at_rest from sync.projection_status s where s.name = $1"
 _NOTE = "select sync.note_projection_error($1, $2)"
-# Without a parameter, so that they go as they are and no prepared statement is asked for.
+# Goes as it is, without a parameter; nothing in it is looked up by way of a search path.
 _FORGET = (
-    "reset all",
-    f"set role {INGESTER}",
-    "close all; unlisten *; deallocate all; discard temp; discard sequences",
-    "select pg_catalog.pg_advisory_unlock_all()",
+    f"reset all; set role {INGESTER}; close all; unlisten *; deallocate all; discard temp;"
+    " discard sequences; select pg_catalog.pg_advisory_unlock_all()"
 )
 
 _log = log.get("projections")
@@ -103,8 +101,7 @@ class Projections:
         while True:
             wake.clear()
             applied = await conn.fetchval(_RUN, name, MAX_CHANGES)
-            for statement in _FORGET:
-                await conn.execute(statement)
+            await conn.execute(_FORGET)
             backoff.reset()
             if applied:
                 continue

@@ -190,8 +190,7 @@ async def test_what_a_function_leaves_behind_is_gone_by_the_next_call(scene: Sce
           then raise exception 'something was left'; end if;
           perform pg_advisory_lock(1);
           perform set_config('work_mem', '64kB', false), set_config('app.x', 'y', false),
-                  set_config('search_path', 'app', false),
-                  set_config('statement_timeout', '1ms', false);
+                  set_config('search_path', 'app', false);
           execute 'declare left_over cursor for select 1'
         """,
     )
