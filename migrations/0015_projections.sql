@@ -14,10 +14,9 @@ create table sync.projections (
   error          text collate "C",
   error_key      text collate "C",
   error_at       timestamptz,
-  applied_at     timestamptz,
   created_at     timestamptz not null,
   unique (target_schema, target_name)
-) with (fillfactor = 50);
+);
 comment on table sync.projections is 'Tables of apps that sync.run_projection() keeps.';
 comment on column sync.projections.consumer_id is
   'The reader of the log that says where it stands; nobody else reads or drops it.';
@@ -27,6 +26,17 @@ comment on column sync.projections.state is
   'running; paused by somebody; failed: stopped by an error that trying again would not mend.';
 comment on column sync.projections.error_key is
   'Which change it stopped at: a URI, or purge with a did and a collection.';
+
+-- Which projection a transaction runs, for as long as it does.
+create table sync_priv.projection_runs (
+  xid            xid8 primary key,
+  projection_id  bigint not null references sync.projections on delete cascade,
+  token          uuid not null
+);
+comment on table sync_priv.projection_runs is
+  'The projection whose function a transaction calls; never seen by another one.';
+comment on column sync_priv.projection_runs.token is
+  'Known to sync.run_projection() only: what the function calls cannot pass for it.';
 
 -- What an apply function is given: the net effect of some changes.
 create type sync.change as (

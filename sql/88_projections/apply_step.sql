@@ -11,7 +11,7 @@
 -- Called by: sync.run_projection(), sync.rebuild_projection(); both pin the search_path again, for
 -- the app may have set one that outlives its function.
 create or replace function sync_priv.apply_step(
-  p_name text, p_target regclass, p_apply regprocedure, p_version text, p_max int,
+  p_token uuid, p_target regclass, p_apply regprocedure, p_version text, p_max int,
   out taken bigint, out is_whole boolean, out error text, out error_key text)
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -28,7 +28,7 @@ declare
 begin
   begin
     select t.changes, t.taken, t.is_whole into v_changes, taken, is_whole
-      from sync_priv.take_changes(p_name, p_max) t;
+      from sync_priv.take_changes(p_token, p_max) t;
     if v_changes is null then
       return;
     end if;
@@ -63,7 +63,7 @@ begin
       or cardinality_violation or with_check_option_violation or program_limit_exceeded
       or feature_not_supported or invalid_transaction_termination or invalid_schema_name
       or sql_routine_exception or external_routine_exception
-      or external_routine_invocation_exception or plpgsql_error
+      or external_routine_invocation_exception or plpgsql_error or sqlstate 'SY000'
     then
       error := sqlerrm || ' (' || sqlstate || ')';
       error_key := case (v_changes[1]).op
@@ -75,6 +75,6 @@ begin
   end;
 end
 $$;
-comment on function sync_priv.apply_step(text, regclass, regprocedure, text, int) is
+comment on function sync_priv.apply_step(uuid, regclass, regprocedure, text, int) is
   'Give the next changes of a projection, p_max at most, to its function; what cannot be applied
 comes back as error, and nothing is done.';

@@ -3,10 +3,11 @@
 --
 -- Called by: sync.rebuild_projection().
 -- Locks: the projection's row, the row of its shard.
--- Raises: SY501, SY502 when its table or function does not do.
+-- Raises: SY501, SY502 when its table or function does not do, 42501 in such a function.
 create or replace function sync_priv.begin_rebuild(
   p_name text,
-  out target regclass, out apply regprocedure, out version text, out owner_name text)
+  out token uuid, out target regclass, out apply regprocedure, out version text,
+  out owner_name text)
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
@@ -28,8 +29,9 @@ begin
   -- A rebuild mends what had stopped it.
   update sync.projections p
      set state = case p.state when 'failed' then 'running' else p.state end,
-         error = null, error_key = null, error_at = null, applied_at = sync_priv.clock()
+         error = null, error_key = null, error_at = null
    where p.projection_id = v_projection.projection_id;
+  token := sync_priv.enter_run(v_projection.projection_id);
   select c.target, c.apply, c.version into target, apply, version
     from sync_priv.projection_code(v_projection) c;
   owner_name := v_projection.owner_name;

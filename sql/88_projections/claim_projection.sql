@@ -5,9 +5,10 @@
 --
 -- Called by: sync.run_projection().
 -- Locks: the projection's row, skip locked.
--- Raises: SY501.
+-- Raises: SY501, 42501 in the function of a projection.
 create or replace function sync_priv.claim_projection(
-  p_name text, out target regclass, out apply regprocedure, out version text)
+  p_name text,
+  out token uuid, out target regclass, out apply regprocedure, out version text)
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
@@ -26,12 +27,16 @@ begin
   end if;
   v_flaw := sync_priv.projection_flaw(v_projection);
   if v_flaw is not null then
-    perform sync_priv.fail_projection(p_name, v_flaw, null);
+    update sync.projections p
+       set state = 'failed', error = v_flaw, error_key = null, error_at = sync_priv.clock()
+     where p.projection_id = v_projection.projection_id;
     return;
   end if;
+  token := sync_priv.enter_run(v_projection.projection_id);
   select c.target, c.apply, c.version into target, apply, version
     from sync_priv.projection_code(v_projection) c;
 end
 $$;
 comment on function sync_priv.claim_projection(text) is
-  'Table, function and the function''s catalog row of a running projection that nobody else runs.';
+  'Table, function, the function''s catalog row and a token for a projection that nobody else runs.
+Raises SY501.';

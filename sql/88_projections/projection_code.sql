@@ -9,7 +9,7 @@ create or replace function sync_priv.projection_code(
   set search_path = pg_catalog, pg_temp
 as $$
   select to_regclass(format('%I.%I', p_projection.target_schema, p_projection.target_name)),
-         p.oid::regprocedure, p.xmin::text || p.ctid::text
+         p.oid, p.xmin::text || p.ctid::text
     from pg_catalog.pg_proc p
    where p.oid = to_regprocedure(format('%I.%I(regclass, sync.change[])',
                                         p_projection.apply_schema, p_projection.apply_name))

@@ -16,7 +16,7 @@ select p.name,
        case when m.is_mine then p.error end as error,
        case when m.is_mine then p.error_key end as error_key,
        p.error_at,
-       p.applied_at,
+       s.read_at as applied_at,
        p.created_at
   from sync.projections p
   join sync.consumers c using (consumer_id)
@@ -32,6 +32,7 @@ comment on column sync.projection_status.lag_rows is
   'Changes up to the end of the log; its collections may have fewer.';
 comment on column sync.projection_status.pending is 'Collections whose stored records are owed.';
 comment on column sync.projection_status.is_at_rest is 'The table holds everything there is.';
+comment on column sync.projection_status.applied_at is 'When it last took changes, or looked.';
 comment on column sync.projection_status.error is
   'What stopped it, or why its last batch is tried again; for its role and operators only.';
 comment on column sync.projection_status.error_key is

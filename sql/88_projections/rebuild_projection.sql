@@ -35,8 +35,8 @@ begin
   v_writes := sync_priv.own_writes(v_claim.target);
   loop
     select s.* into v_step
-      from sync_priv.apply_step(p_name, v_shadow::regclass, v_claim.apply, v_claim.version,
-                                v_size) s;
+      from sync_priv.apply_step(v_claim.token, v_shadow::regclass, v_claim.apply,
+                                v_claim.version, v_size) s;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     if v_step.error is not null and v_size = 1 then
       raise exception '% at %', v_step.error, v_step.error_key
@@ -63,6 +63,7 @@ begin
   execute v_diff.insertion;
   get diagnostics inserted = row_count;
   execute format('drop table %s', v_shadow);
+  perform sync_priv.leave_run(v_claim.token);
 end
 $$;
 comment on function sync.rebuild_projection(text) is

@@ -26,24 +26,26 @@ begin
     raise exception 'p_max must be between 1 and 100000' using errcode = 'SY002';
   end if;
   select c.* into v_claim from sync_priv.claim_projection(p_name) c;
-  if v_claim.apply is null then
+  if v_claim.token is null then
     return 0;
   end if;
   while v_done < p_max loop
     v_size := least(v_size, p_max - v_done);
     select s.* into v_step
-      from sync_priv.apply_step(p_name, v_claim.target, v_claim.apply, v_claim.version, v_size) s;
+      from sync_priv.apply_step(v_claim.token, v_claim.target, v_claim.apply, v_claim.version,
+                                v_size) s;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     v_done := v_done + v_step.taken;
     if v_step.error is null then
       exit when v_step.taken < v_size;
     elsif v_size = 1 then
-      perform sync_priv.fail_projection(p_name, v_step.error, v_step.error_key);
+      perform sync_priv.fail_projection(v_claim.token, v_step.error, v_step.error_key);
       exit;
     else
       v_size := v_size / 2;
     end if;
   end loop;
+  perform sync_priv.leave_run(v_claim.token);
   return v_done;
 end
 $$;

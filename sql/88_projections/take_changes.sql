@@ -9,7 +9,7 @@
 -- Locks: the row of its shard.
 -- Raises: SY501.
 create or replace function sync_priv.take_changes(
-  p_name text, p_max int, out changes sync.change[], out taken bigint, out is_whole boolean)
+  p_token uuid, p_max int, out changes sync.change[], out taken bigint, out is_whole boolean)
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
@@ -17,8 +17,7 @@ create or replace function sync_priv.take_changes(
   set jit = off
 as $$
 declare
-  v_projection sync.projections :=
-    sync_priv.own_projection(p_name, array['sync_owner', 'sync_ingester']);
+  v_projection sync.projections := sync_priv.run_of(p_token);
   v_consumer   sync.consumers := (select c from sync.consumers c
                                    where c.consumer_id = v_projection.consumer_id);
 begin
@@ -69,10 +68,10 @@ begin
    order by s.version desc
    limit 1;
   update sync.projections p
-     set applied_at = sync_priv.clock(), error = null, error_key = null, error_at = null
-   where p.projection_id = v_projection.projection_id and (taken > 0 or p.error is not null);
+     set error = null, error_key = null, error_at = null
+   where p.projection_id = v_projection.projection_id and p.error is not null;
 end
 $$;
-comment on function sync_priv.take_changes(text, int) is
+comment on function sync_priv.take_changes(uuid, int) is
   'The net effect of the next changes of a projection, how many there were, and whether every
 stored record has been given by then. Raises SY501.';

@@ -47,7 +47,8 @@ grant execute on function sync_priv.clock(), sync_priv.cid_text(bytea),
 
 -- sync.run_projection() runs with the rights of its caller, for it calls functions of apps.
 grant select on sync.projection_status to sync_ingester;
-grant execute on function sync_priv.claim_projection(text), sync_priv.take_changes(text, int),
-  sync_priv.apply_step(text, regclass, regprocedure, text, int),
-  sync_priv.deferred_constraints(), sync_priv.fail_projection(text, text, text)
+grant execute on function sync_priv.claim_projection(text), sync_priv.take_changes(uuid, int),
+  sync_priv.apply_step(uuid, regclass, regprocedure, text, int),
+  sync_priv.deferred_constraints(), sync_priv.fail_projection(uuid, text, text),
+  sync_priv.leave_run(uuid)
   to sync_ingester;

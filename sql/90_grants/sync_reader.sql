@@ -36,8 +36,9 @@ grant execute on function
   sync.drop_projection(text) to sync_reader;
 grant execute on function
   sync_priv.add_projection(text, regclass, text[], regprocedure),
-  sync_priv.claim_projection(text), sync_priv.take_changes(text, int),
-  sync_priv.apply_step(text, regclass, regprocedure, text, int),
-  sync_priv.deferred_constraints(), sync_priv.fail_projection(text, text, text),
+  sync_priv.claim_projection(text), sync_priv.take_changes(uuid, int),
+  sync_priv.apply_step(uuid, regclass, regprocedure, text, int),
+  sync_priv.deferred_constraints(), sync_priv.fail_projection(uuid, text, text),
+  sync_priv.leave_run(uuid),
   sync_priv.begin_rebuild(text), sync_priv.own_writes(regclass),
   sync_priv.difference_steps(regclass, regclass) to sync_reader;

@@ -43,11 +43,16 @@ def app(world: World) -> App:
         "declare kept cursor with hold for select 1",
         "truncate sync.stored_records",
         "select sync.track_repos(array[''did:plc:x''])",
+        "select sync.run_projection(''others'')",
+        "select sync_priv.take_changes(gen_random_uuid(), 10)",
+        "select sync.drop_projection(''others'')",
+        "select sync.read_changes(''reader'')",
     ],
 )
 def test_a_deed_that_is_not_its_own_stops_a_projection(world: World, app: App, deed: str) -> None:
     app.make("posts", after=f"execute '{deed}'")
     app.make("others")
+    app.db.execute("select sync.create_consumer('reader')")
     app.run("posts")
     assert app.status("posts")["state"] == "failed"
     assert app.status("posts")["error_key"] == f"at://{did(0)}/{POST}/a"
