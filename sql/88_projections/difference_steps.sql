@@ -25,11 +25,11 @@ as $$
   )
   select format('delete from %s t where not exists (select from %s s where %s)',
                 p_target, p_source, same),
-         format($f$ update %1$s t set %2$s from (
+         case when put is not null then format($f$ update %1$s t set %2$s from (
                   select s.* from %1$s t join %3$s s on %4$s
                    cross join lateral (select %5$s) as o cross join lateral (select %6$s) as n
                    where o operator(pg_catalog.*<>) n) s
-                 where %4$s $f$, p_target, put, p_source, same, old, new),
+                 where %4$s $f$, p_target, put, p_source, same, old, new) end,
          format($f$ insert into %1$s (%2$s) select %2$s from %3$s s
                  where not exists (select from %1$s t where %4$s) $f$,
                 p_target, names, p_source, same)

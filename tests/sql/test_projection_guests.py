@@ -80,11 +80,11 @@ def test_a_search_path_is_not_left_to_what_runs_next(world: World, app: App) -> 
             " leftarg = int, rightarg = int)".encode()
         )
     app.make("posts", after="perform set_config('search_path', 'trap, pg_catalog', false)")
-    app.run("posts", 2)
-    app.settle("posts")
-    app.db.execute("set search_path = pg_catalog, pg_temp")
+    for _ in range(3):
+        app.run("posts", 1)
+        app.db.execute("set search_path = pg_catalog, pg_temp")
     assert app.kept("posts") == world.records()
-    assert app.db.execute("select from trap.called where by_whom <> %s", [ROLE]).fetchall() == []
+    assert app.db.execute("select distinct by_whom from trap.called").fetchall() == []
 
 
 def test_a_deferred_trigger_never_fires_with_our_rights(world: World, app: App) -> None:
