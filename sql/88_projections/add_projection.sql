@@ -29,9 +29,7 @@ begin
    cross join pg_catalog.pg_proc p
     join pg_catalog.pg_namespace m on m.oid = p.pronamespace
    where c.oid = p_target and p.oid = p_apply;
-  if p_apply is distinct from
-     to_regprocedure(format('%I.%I(regclass, sync.change[])',
-                            v_projection.apply_schema, v_projection.apply_name)) then
+  if p_apply is distinct from (select f.apply from sync_priv.projection_code(v_projection) f) then
     raise exception 'the function % does not take (regclass, sync.change[])', p_apply
       using errcode = 'SY502';
   elsif not pg_has_role(sync_priv.caller(), v_projection.owner_name, 'member') then

@@ -1,6 +1,6 @@
 -- Note that this transaction is about to call a projection's function, and give out a token for
--- what belongs to it. One at a time: while that function runs, nothing it calls can take changes from
--- another projection, though it is still the service that the session belongs to.
+-- what belongs to it. One at a time: while that function runs, nothing it calls can take changes
+-- from another projection, though it is still the service that the session belongs to.
 --
 -- Called by: sync_priv.claim_projection(), sync_priv.begin_rebuild().
 -- Raises: 42501 in the function of a projection.

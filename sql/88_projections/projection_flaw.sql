@@ -18,8 +18,10 @@ declare
   v_table  pg_catalog.pg_class;
   v_code   pg_catalog.pg_proc;
 begin
-  select c.* into v_table from pg_catalog.pg_class c where c.oid = to_regclass(v_target);
-  select p.* into v_code from pg_catalog.pg_proc p where p.oid = to_regprocedure(v_apply);
+  select c.* into v_table
+    from sync_priv.projection_code(p_projection) f join pg_catalog.pg_class c on c.oid = f.target;
+  select p.* into v_code
+    from sync_priv.projection_code(p_projection) f join pg_catalog.pg_proc p on p.oid = f.apply;
   return case
     when v_table.oid is null or v_table.relkind not in ('r', 'p')
          or v_table.relpersistence = 't' then

@@ -53,7 +53,8 @@ SIGNATURE = "app.apply_posts(regclass, sync.change[])"
         ("alter table app.posts drop constraint posts_pkey", "app.posts has no primary key"),
         ("alter table app.posts drop rkey, add n int generated always as identity primary key",
          "numbered by itself"),
-        (f"grant all on schema app to {OTHER}; alter table app.posts owner to {OTHER}", f"do not both belong to {ROLE}"),
+        (f"grant all on schema app to {OTHER}; alter table app.posts owner to {OTHER}",
+         f"do not both belong to {ROLE}"),
     ],
 )  # fmt: skip
 def test_the_message_says_what_would_help(app: App, spoil: str, told: str) -> None:

@@ -144,7 +144,9 @@ def test_nothing_is_left_of_the_shadow(world: World, app: App) -> None:
 def test_what_is_committed_while_it_walks_is_neither_lost_nor_applied_twice(
     session: Callable[..., Session],
 ) -> None:
-    """The function waits in the first of several batches; meanwhile records come, change, go and are loaded."""
+    """The function waits in the first of several batches;
+    meanwhile records come, change, go and are loaded.
+    """
     lane = Driver(session())
     lane.load(0, {f"{n}": f"text {n}" for n in range(6)}, at=10, data="tree")
     lane.track(1)

@@ -37,9 +37,9 @@ def app(world: World) -> App:
 
 def given(app: App) -> list[list[tuple[str, str | None, str | None]]]:
     """Return the batches that the function noted: op, rkey, and for a purge its collection."""
-    rows = app.db.execute("select to_jsonb(changes) as batch from app.seen order by batch")
+    rows = app.db.execute("select to_jsonb(changes) as given from app.seen order by batch")
     return [
-        [(c["op"], c["rkey"], c["collection"] if c["op"] == "purge" else None) for c in r["batch"]]
+        [(c["op"], c["rkey"], c["collection"] if c["op"] == "purge" else None) for c in r["given"]]
         for r in rows.fetchall()
     ]
 
