@@ -17,22 +17,24 @@ create or replace function sync_priv.apply_step(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_code      text := (select format('%I.%I', n.nspname, p.proname)
-                         from pg_catalog.pg_proc p
-                         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-                        where p.oid = p_apply);
+  v_schema    name;
+  v_name      name;
   v_cursors   bigint := (select count(*) from pg_catalog.pg_cursors c where c.is_holdable);
   v_changes   sync.change[];
   v_suspects  oid[];
   v_deferred  text;
 begin
+  select n.nspname, p.proname into v_schema, v_name
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+   where p.oid = p_apply;
   begin
     select t.changes, t.taken, t.is_whole into v_changes, taken, is_whole
       from sync_priv.take_changes(p_token, p_max) t;
     if v_changes is null then
       return;
     end if;
-    execute format('select %s($1, $2)', v_code) using p_target, v_changes;
+    execute format('select %I.%I($1, $2)', v_schema, v_name) using p_target, v_changes;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     if not exists (select from pg_catalog.pg_proc p
                     where p.oid = p_apply and p.xmin::text || p.ctid::text = p_version) then

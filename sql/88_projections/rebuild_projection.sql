@@ -19,23 +19,28 @@ declare
   v_claim  record;
   v_step   record;
   v_diff   record;
-  v_shadow text;
+  v_schema name;
+  v_name   name;
+  v_shadow regclass;
   v_writes bigint;
   v_size   int := 10000;
 begin
   select b.* into v_claim from sync_priv.begin_rebuild(p_name) b;
-  select format('%I.%I', n.nspname, left(c.relname, 40) || '_rebuild_' || c.oid) into v_shadow
+  select n.nspname, left(c.relname, 40) || '_rebuild_' || c.oid into v_schema, v_name
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
    where c.oid = v_claim.target;
-  execute format('create unlogged table %s (like %s including all)', v_shadow, v_claim.target);
+  execute format('create unlogged table %I.%I (like %I.%I including all)', v_schema, v_name,
+                 v_schema, (select c.relname from pg_catalog.pg_class c
+                             where c.oid = v_claim.target));
+  v_shadow := format('%I.%I', v_schema, v_name)::regclass;
   if v_claim.owner_name <> current_user then
     execute format('alter table %s owner to %I', v_shadow, v_claim.owner_name);
   end if;
   v_writes := sync_priv.own_writes(v_claim.target);
   loop
     select s.* into v_step
-      from sync_priv.apply_step(v_claim.token, v_shadow::regclass, v_claim.apply,
+      from sync_priv.apply_step(v_claim.token, v_shadow, v_claim.apply,
                                 v_claim.version, v_size) s;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     if v_step.error is not null and v_size = 1 then
@@ -52,7 +57,7 @@ begin
   end if;
   execute format('analyze %s', v_shadow);
   select d.* into v_diff
-    from sync_priv.difference_steps(v_claim.target, v_shadow::regclass) d;
+    from sync_priv.difference_steps(v_claim.target, v_shadow) d;
   execute v_diff.deletion;
   get diagnostics deleted = row_count;
   updated := 0;

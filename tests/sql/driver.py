@@ -47,7 +47,7 @@ def rev(number: int) -> str:
 
 def value_of(text: str) -> str:
     """Return the JSON of the record that a text stands for; a text may be one itself."""
-    return text if text.startswith("{") else json.dumps({"text": text})
+    return text if text.startswith('{"') else json.dumps({"text": text})
 
 
 @dataclass(frozen=True, slots=True)

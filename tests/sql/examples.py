@@ -15,11 +15,11 @@ FOLLOWS = "sync.records r where r.collection = 'app.bsky.graph.follow'"
 LIKES = "sync.records r where r.collection = 'app.bsky.feed.like'"
 _TEXT = "coalesce(sync_migration.as_text(r.value -> 'text'), '')"
 _SUBJECT = (
-    "jsonb_typeof(r.value -> 'subject') = 'string' and r.value ->> 'subject' ~ '^did:[!-~]+$'"
+    "jsonb_typeof(r.value -> 'subject') = 'string' and r.value ->> 'subject' ~ '^did:[!-~]{1,200}$'"
 )
 _LIKED = (
     "jsonb_typeof(r.value #> '{subject,uri}') = 'string'"
-    " and r.value #>> '{subject,uri}' ~ '^at://[!-~]+$'"
+    " and r.value #>> '{subject,uri}' ~ '^at://[!-~]{1,200}$'"
 )
 
 # Table or view → what it has to hold.

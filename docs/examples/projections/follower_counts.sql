@@ -71,8 +71,8 @@ begin
     insert into %s (did, rkey, subject)
     select c.did, c.rkey, sync_migration.as_text(c.value -> 'subject')
       from unnest($1) c
-     where c.op = 'put' and c.value ->> 'subject' ~ '^did:[!-~]{1,500}$'
-       and jsonb_typeof(c.value -> 'subject') = 'string'
+     where c.op = 'put' and jsonb_typeof(c.value -> 'subject') = 'string'
+       and c.value ->> 'subject' ~ '^did:[!-~]+$' and length(c.value ->> 'subject') <= 500
         on conflict (did, rkey) do nothing
   $q$, target) using changes;
 end

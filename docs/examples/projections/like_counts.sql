@@ -68,8 +68,9 @@ begin
     insert into %s (did, rkey, subject)
     select c.did, c.rkey, sync_migration.as_text(c.value #> '{subject,uri}')
       from unnest($1) c
-     where c.op = 'put' and c.value #>> '{subject,uri}' ~ '^at://[!-~]{1,1000}$'
-       and jsonb_typeof(c.value #> '{subject,uri}') = 'string'
+     where c.op = 'put' and jsonb_typeof(c.value #> '{subject,uri}') = 'string'
+       and c.value #>> '{subject,uri}' ~ '^at://[!-~]+$'
+       and length(c.value #>> '{subject,uri}') <= 1000
         on conflict (did, rkey) do nothing
   $q$, target) using changes;
 end
