@@ -67,17 +67,20 @@ def test_a_search_path_is_not_left_to_what_runs_next(world: World, app: App) -> 
     app.db.execute("create schema trap")
     app.db.execute("create table trap.called (by_whom text)")
     app.db.execute("grant all on schema trap to public; grant all on trap.called to public")
-    for name, operator, returned, answer in (
-        ("divide", "/", "int", "1"),
-        ("less", "<", "boolean", "true"),
-        ("equal", "=", "boolean", "true"),
+    for name, operator, left, right, returned in (
+        ("divide", "/", "int", "int", "int"),
+        ("join", "||", "text", "text", "text"),
+        ("equal", "=", "text", "text", "boolean"),
+        ("more", ">", "bigint", "bigint", "boolean"),
+        ("less", "<", "bigint", "int", "boolean"),
+        ("add", "+", "bigint", "bigint", "bigint"),
     ):
         app.db.execute(
-            f"create function trap.{name}(int, int) returns {returned}"
+            f"create function trap.{name}({left}, {right}) returns {returned}"
             " language plpgsql as $$ begin insert into trap.called values (current_user);"
-            f" return {answer}; end $$;"
+            f" return $1 operator(pg_catalog.{operator}) $2; end $$;"
             f"create operator trap.{operator} (function = trap.{name},"
-            " leftarg = int, rightarg = int)".encode()
+            f" leftarg = {left}, rightarg = {right})".encode()
         )
     app.make("posts", after="perform set_config('search_path', 'trap, pg_catalog', false)")
     for _ in range(3):

@@ -21,7 +21,7 @@ from tests.sql.projecting import ROLE, app_roles
 from tests.sql.readers import Session
 
 HISTORIES = 400 if "STANDPIPE_TEST_LONG" in os.environ else 25
-STEPS = 25
+LEAST_STEPS, STEPS = 12, 40
 KEYS: list[Key] = [(collection, rkey) for collection in (POST, LIKE) for rkey in "abc"]
 WEIGHTS = {
     "write": 10, "delete": 4, "say_inactive": 3, "say_active": 4, "take_down": 3, "restore": 4,
@@ -70,6 +70,7 @@ class Walk:
         for number in self.accounts.all:
             self.accounts.track(number)
             self.accounts.write(number, *rng.sample(KEYS, 3))
+            self.accounts.fetch(number)
 
     def take(self, step: str) -> None:
         """Take one step on some account."""
@@ -152,7 +153,7 @@ def test_every_table_is_what_the_records_give(session: Callable[..., Session]) -
 
     @settings(max_examples=HISTORIES, suppress_health_check=list(HealthCheck))
     @given(
-        st.lists(st.sampled_from(steps), min_size=5, max_size=STEPS),
+        st.lists(st.sampled_from(steps), min_size=LEAST_STEPS, max_size=STEPS),
         st.integers(min_value=0, max_value=2**32),
     )
     def play(history: list[str], seed: int) -> None:
