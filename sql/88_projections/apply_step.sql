@@ -19,7 +19,6 @@ as $$
 declare
   v_schema    name;
   v_name      name;
-  v_cursors   bigint := (select count(*) from pg_catalog.pg_cursors c where c.is_holdable);
   v_changes   sync.change[];
   v_suspects  oid[];
   v_deferred  text;
@@ -39,7 +38,8 @@ begin
     if not exists (select from pg_catalog.pg_proc p
                     where p.oid = p_apply and p.xmin::text || p.ctid::text = p_version) then
       raise exception 'the function was replaced while it ran' using errcode = '40001';
-    elsif (select count(*) from pg_catalog.pg_cursors c where c.is_holdable) > v_cursors then
+    elsif exists (select from pg_catalog.pg_cursors c
+                   where c.is_holdable and c.creation_time >= statement_timestamp()) then
       raise exception 'the function left a cursor behind' using errcode = '42501';
     end if;
     select array_agg(t.tgrelid) into v_suspects

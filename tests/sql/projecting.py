@@ -72,8 +72,11 @@ class App:
     """A schema `app` that belongs to `painter`, and its projections."""
 
     db: Session
+    is_new: bool = True
 
     def __post_init__(self) -> None:
+        if not self.is_new:
+            return
         self.db.execute(f"create schema app authorization {ROLE}".encode())
         with self.role():
             self.db.execute("grant usage on schema app to sync_ingester")
