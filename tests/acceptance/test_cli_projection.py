@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from tests.acceptance.commands import Standpipe, on_clone, standpipe
+from tests.acceptance.test_cli_doctor import doctor_findings
 from tests.acceptance.test_cli_tail import NOTE, OpenSession, fill_log
 
 __all__ = ["on_clone", "standpipe"]
@@ -88,3 +89,7 @@ def test_what_has_stopped_one_is_shown(on_clone: Standpipe, session: OpenSession
     told = on_clone("projection", "status", "notes").out
     assert re.search(r"^error_key +at://\S+/b$", told, re.MULTILINE)
     assert "short" in told
+    assert on_clone("consumer", "list").out.startswith("There is no consumer yet")
+    finding = doctor_findings(on_clone("doctor", "--json"))["projections"]
+    assert finding["level"] == "warn"
+    assert "projection resume notes" in finding["advice"]
