@@ -108,7 +108,7 @@ class Projections:
             if not await conn.fetchval(_IS_AT_REST, name):
                 await asyncio.sleep(BUSY_PAUSE_S)  # somebody else is at it, or much is skipped
                 continue
-            if self._slots.locked():
+            if len(self._tasks) > AT_ONCE:
                 return
             await wait_for(wake, timeout_s=LOOK_EVERY_S)
             await asyncio.sleep(GATHER_S)

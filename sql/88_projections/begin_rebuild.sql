@@ -3,7 +3,8 @@
 --
 -- Called by: sync.rebuild_projection().
 -- Locks: the projection's row, the row of its shard.
--- Raises: SY501, SY502 when its table or function does not do, 42501 in such a function.
+-- Raises: SY501; SY502 when its table, its function or this transaction does not do; 42501 in such
+-- a function.
 create or replace function sync_priv.begin_rebuild(
   p_name text,
   out token uuid, out target regclass, out apply regprocedure, out version text,
@@ -19,6 +20,12 @@ declare
 begin
   perform from sync.projections p
     where p.projection_id = v_projection.projection_id for no key update;
+  -- The reader walks only where nothing is ahead of the log, as our own rows would be.
+  if exists (select from sync_priv.log_markers m
+              where m.xid = pg_current_xact_id_if_assigned()) then
+    raise exception 'this transaction has changed what is logged'
+      using errcode = 'SY502', hint = 'Rebuild in a transaction of its own.';
+  end if;
   v_flaw := sync_priv.projection_flaw(v_projection);
   if v_flaw is not null then
     raise exception '%', v_flaw using errcode = 'SY502';

@@ -8,14 +8,15 @@ create or replace function sync_priv.deferred_constraints()
   stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(w.name, ', ')
-    from (select format('%I.%I', n.nspname, k.conname) as name
-            from pg_catalog.pg_constraint k
-            join pg_catalog.pg_namespace n on n.oid = k.connamespace
-           where n.nspname not in ('sync', 'sync_priv', 'sync_stage')
-             and has_schema_privilege(n.oid, 'usage')
-           group by n.nspname, k.conname
-          having bool_and(k.condeferrable) and bool_or(k.condeferred)) w
+  select string_agg(distinct format('%I.%I', n.nspname, k.conname), ', ')
+    from pg_catalog.pg_constraint k
+    join pg_catalog.pg_namespace n on n.oid = k.connamespace
+   where k.condeferred
+     and n.nspname not in ('sync', 'sync_priv', 'sync_stage')
+     and has_schema_privilege(n.oid, 'usage')
+     and not exists (select from pg_catalog.pg_constraint o
+                      where (o.conname, o.connamespace) = (k.conname, k.connamespace)
+                        and not o.condeferrable)
 $$;
 comment on function sync_priv.deferred_constraints() is
   'Names of the constraints of apps that wait for the commit.';

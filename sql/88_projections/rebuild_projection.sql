@@ -24,6 +24,7 @@ declare
   v_shadow regclass;
   v_writes bigint;
   v_size   int := 10000;
+  v_idle   int := 0;
 begin
   select b.* into v_claim from sync_priv.begin_rebuild(p_name) b;
   select n.nspname, left(c.relname, 40) || '_rebuild_' || c.oid into v_schema, v_name
@@ -50,6 +51,11 @@ begin
       v_size := v_size / 2;
     end if;
     exit when v_step.error is null and v_step.is_whole;
+    v_idle := case when v_step.error is null and v_step.taken = 0 then v_idle + 1 else 0 end;
+    if v_idle > 100 then
+      raise exception 'the walk comes to no end: the function may change what is logged'
+        using errcode = 'SY502';
+    end if;
   end loop;
   if sync_priv.own_writes(v_claim.target) <> v_writes then
     raise exception 'the function writes to % instead of the table it is given', v_claim.target

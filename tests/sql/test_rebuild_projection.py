@@ -135,6 +135,17 @@ def test_columns_that_a_table_makes_itself_are_left_to_it(world: World, app: App
     assert app.call("rebuild", "posts")["updated"] == 0
 
 
+def test_it_is_refused_where_rows_of_its_own_are_ahead_of_the_log(world: World, app: App) -> None:
+    app.db.execute("set constraints all deferred")
+    world.put(0, "e")
+    with pytest.raises(psycopg.Error) as caught, app.db.transaction():
+        app.call("rebuild", "posts")
+    app.db.execute("reset role")
+    assert caught.value.sqlstate == "SY502"
+    app.db.execute("set constraints all immediate")
+    assert app.call("rebuild", "posts")["inserted"] == 1
+
+
 def test_nothing_is_left_of_the_shadow(world: World, app: App) -> None:
     app.call("rebuild", "posts")
     rows = app.db.execute("select from pg_class where relname like 'posts_rebuild%'")
