@@ -1,14 +1,17 @@
 """What an app's function leaves behind does no harm: to the service, to others, to itself."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 
 from tests.postgres import Server
-from tests.sql.driver import POST, did
+from tests.sql.driver import POST, Driver, did
 from tests.sql.projecting import ROLE, App, app_roles
 from tests.sql.readers import Session, World
+from tests.sql.waiting import background, wait_until_blocked
+
+GATE = 4713
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -131,6 +134,25 @@ def test_a_function_that_is_replaced_while_it_runs_is_undone(world: World, app: 
         app.run("posts")
     app.db.execute("reset role")
     assert app.kept("posts") == {}
+
+
+def test_one_that_another_session_replaces_meanwhile_is_undone(
+    session: Callable[..., Session],
+) -> None:
+    """What was called may have been the other one, with the rights of the service."""
+    lane = Driver(session())
+    lane.load(0, {"a": "text"}, at=10, data="tree")
+    app, runner, holder = App(session()), App(session(), is_new=False), session()
+    app.make("posts", before=f"perform pg_advisory_xact_lock({GATE})")
+    holder.execute("select pg_advisory_lock(%s)", [GATE])
+    with background(runner.db, lambda: runner.run("posts")) as running:
+        wait_until_blocked(holder, runner.db)
+        app.define("posts")
+        holder.execute("select pg_advisory_unlock(%s)", [GATE])
+    assert isinstance(running.exception(), psycopg.errors.SerializationFailure)
+    assert app.kept("posts") == {}
+    app.settle("posts")
+    assert len(app.kept("posts")) == 1
 
 
 def test_a_record_that_fits_no_index_stops_at_its_key(world: World, app: App) -> None:
