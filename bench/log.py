@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from bench.export import claimed, operate, publish
+from bench.projections import projection_figures
 from bench.report import Figure
 from sync.database import IngestConnection
 from sync.schema import sql_folder
@@ -125,6 +126,12 @@ async def log_figures(url: str) -> AsyncIterator[Figure]:
         finally:
             await reader.close()
         async for figure in _latency(url, conn, lane, feed):
+            yield figure
+
+        async def change(count: int) -> None:
+            await _apply_all(conn, lane, feed, size=min(count, 1_000), count=count)
+
+        async for figure in projection_figures(url, change):
             yield figure
         yield await _log_overhead(url, conn, lane)
 

@@ -48,12 +48,14 @@ async def connect(
     timeout_s: float = CONNECT_TIMEOUT_S,
     idle_transaction_timeout_s: float | None = None,
     idle_timeout_s: float | None = None,
+    prepares: bool = True,
 ) -> IngestConnection:
     """Open an asyncpg connection that works as `role`.
 
     `idle_transaction_timeout_s` makes the server end a session that holds a transaction open and
     says nothing: a paused ingest process must not keep its successor's rows locked.
-    `idle_timeout_s` does so for any session: what it has locked is only leased.
+    `idle_timeout_s` does so for any session: what it has locked is only leased. One that does not
+    `prepare` statements keeps none between two calls, which code of others could exchange.
     """
     settings = {
         "application_name": name,
@@ -71,7 +73,12 @@ async def connect(
         if seconds is not None:
             settings[name_of_it] = f"{round(seconds * 1000)}ms"
     with login_errors(url, role=role):
-        return await asyncpg.connect(url, timeout=timeout_s, server_settings=settings)
+        return await asyncpg.connect(
+            url,
+            timeout=timeout_s,
+            server_settings=settings,
+            statement_cache_size=100 if prepares else 0,
+        )
 
 
 class Plans:

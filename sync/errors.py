@@ -16,7 +16,8 @@
     │   ├── OtherEpoch                 a position of another log epoch (SY303)
     │   ├── ConsumerExists             the name is taken (SY304)
     │   ├── ViewNameTaken              by something else; or there is no such view (SY401)
-    │   └── ViewInUse                  something depends on the view as it is (SY402)
+    │   ├── ViewInUse                  something depends on the view as it is (SY402)
+    │   └── NoSuchProjection           there is none of that name that is the caller's (SY501)
     └── ProtocolError              5   bytes that break a rule of the protocol
         ├── FramingError           the connection must be dropped (FA-01)
         ├── MessageError           the message is dropped and counted, state stays (FA-02)
@@ -120,6 +121,10 @@ class ViewInUse(DatabaseRefusal):
     """A view cannot be changed or dropped: something depends on it as it is."""
 
 
+class NoSuchProjection(DatabaseRefusal):
+    """There is no projection of that name, or it is somebody else's."""
+
+
 # The refusals a caller can act on, by SQLSTATE; any other SY… is a plain DatabaseRefusal.
 REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY001": NotTracked,
@@ -131,6 +136,7 @@ REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY304": ConsumerExists,
     "SY401": ViewNameTaken,
     "SY402": ViewInUse,
+    "SY501": NoSuchProjection,
 }
 
 

@@ -27,6 +27,7 @@ from sync.maintenance import (
     refresh_identities_forever,
 )
 from sync.progress import Progress
+from sync.projections import Projections
 from sync.resolver import Resolver
 from sync.retention import retire_forever
 from sync.sessions import GAPS_LOCK, LEASE_S, ingest_session, keep_working, leased, leaves_of
@@ -143,6 +144,7 @@ class _Service:
             "log lock": self._end_idle_holders,
             "retention": self._run_retention,
             "indexes": self._build_indexes,
+            "projections": self._run_projections,
             "listener": self._listen,
         }
         async with asyncio.TaskGroup() as group:
@@ -213,6 +215,9 @@ class _Service:
 
     async def _build_indexes(self, conn: IngestConnection) -> None:
         await build_indexes_forever(conn, url=self._url)
+
+    async def _run_projections(self, conn: IngestConnection) -> None:
+        await Projections(self._url).run(conn)
 
     async def _listen(self, conn: IngestConnection) -> None:
         """Turn notifications into wake-ups."""

@@ -140,6 +140,19 @@ async def leased_session(url: str, *, name: str) -> AsyncIterator[IngestConnecti
             conn.terminate()
 
 
+@asynccontextmanager
+async def app_session(url: str, *, name: str) -> AsyncIterator[IngestConnection]:
+    """Open a session that calls code of apps; nothing is staged or prepared in it."""
+    conn = await connect(url, name=f"standpipe {name}", role=INGESTER, prepares=False)
+    try:
+        yield conn
+    finally:
+        try:
+            await conn.close(timeout=CLOSE_TIMEOUT_S)
+        except (OSError, *_DATABASE_ERRORS):
+            conn.terminate()
+
+
 async def _wait_for_lock(conn: IngestConnection, key: int, *, what: str) -> None:
     is_told = False
     while True:

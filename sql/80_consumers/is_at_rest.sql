@@ -1,6 +1,6 @@
 -- Has a shard delivered everything there is: at the end of the log, walk over, nothing pending?
 --
--- Called by: sync.read_changes().
+-- Called by: sync_priv.read_shard().
 create or replace function sync_priv.is_at_rest(p_shard sync_priv.consumer_shards)
   returns boolean
   language sql

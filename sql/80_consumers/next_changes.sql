@@ -12,7 +12,7 @@
 --
 -- A `purge` clears nothing: the reader holds no record of a pending key, before or after.
 --
--- Called by: sync.read_changes(), which holds the shard's row and applies the steps.
+-- Called by: sync_priv.read_shard(), which holds the shard's row and applies the steps.
 create or replace function sync_priv.next_changes(
   p_consumer    sync.consumers,
   p_shard       sync_priv.consumer_shards,

@@ -3,7 +3,7 @@
 --
 -- Writes a row a repo; such a purge is rare (a collection is no longer tracked).
 --
--- Called by: sync.read_changes(), after a batch that sync_priv.batch_end() ended there.
+-- Called by: sync_priv.read_shard(), after a batch that sync_priv.batch_end() ended there.
 create or replace function sync_priv.owe_everybody(
   p_consumer sync.consumers,
   p_before   sync_priv.consumer_shards,

@@ -1,4 +1,5 @@
 -- Find a consumer of the caller: one that a role of his made, or any for members of sync_owner.
+-- That of a projection is nobody's: whoever read it would take changes from its table.
 --
 -- Called by: sync.read_changes(), sync.replay(), sync.drop_consumer().
 -- Raises: SY302 when there is none; somebody else's looks the same as no consumer at all.
@@ -14,6 +15,7 @@ begin
   select c.* into v_consumer
     from sync.consumers c
    where c.name = p_name
+     and not exists (select from sync.projections p where p.consumer_id = c.consumer_id)
      and exists (select from pg_catalog.pg_roles r
                   where r.rolname in (c.owner_name, 'sync_owner')
                     and pg_has_role(sync_priv.caller(), r.oid, 'member'));

@@ -4,7 +4,7 @@
 -- One statement: what it delivers and what it writes come from the same snapshot. Not an SQL
 -- function, which would be planned anew by every call.
 --
--- Called by: sync.read_changes(), which holds the shard's row.
+-- Called by: sync_priv.read_shard(), which holds the shard's row.
 create or replace function sync_priv.read_batch(
   p_consumer    sync.consumers,
   p_shard       sync_priv.consumer_shards,

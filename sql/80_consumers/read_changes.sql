@@ -30,38 +30,11 @@ create or replace function sync.read_changes(
 as $$
 declare
   v_consumer sync.consumers := sync_priv.own_consumer(p_name);
-  v_shard    sync_priv.consumer_shards;
-  v_before   sync_priv.consumer_shards;
-  v_count    bigint := 0;
 begin
   if p_max_changes is null or p_max_changes not between 1 and 100000 then
     raise exception 'p_max_changes must be between 1 and 100000' using errcode = 'SY002';
   end if;
-  select s.* into v_shard
-    from sync_priv.consumer_shards s
-   where s.consumer_id = v_consumer.consumer_id and s.shard = p_shard
-   order by s.version desc
-   limit 1
-     for update;
-  if not found then
-    raise exception 'consumer % has no shard %', quote_literal(p_name), p_shard
-      using errcode = 'SY002',
-            hint = format('Its shards are 0 to %s.', v_consumer.shards - 1);
-  end if;
-  perform sync_priv.refuse_outrun(v_consumer, v_shard);
-  -- A few rounds, so that an empty answer nearly always means there is nothing more.
-  for v_round in 1 .. 10 loop
-    return query select * from sync_priv.read_batch(v_consumer, v_shard, p_max_changes);
-    get diagnostics v_count = row_count;
-    v_before := v_shard;
-    select s.* into v_shard
-      from sync_priv.consumer_shards s
-     where s.consumer_id = v_consumer.consumer_id and s.shard = p_shard
-     order by s.version desc
-     limit 1;
-    perform sync_priv.owe_everybody(v_consumer, v_before, v_shard);
-    exit when v_count > 0 or sync_priv.is_at_rest(v_shard);
-  end loop;
+  return query select * from sync_priv.read_shard(v_consumer, p_max_changes, p_shard);
 end
 $$;
 comment on function sync.read_changes(text, int, int) is

@@ -1,6 +1,6 @@
 -- Refuse a reader that the log no longer reaches back to.
 --
--- Called by: sync.read_changes(), sync.replay(), with the shard's row locked.
+-- Called by: sync_priv.read_shard(), sync.replay(), with the shard's row locked.
 -- Raises: SY301.
 create or replace function sync_priv.refuse_outrun(
   p_consumer sync.consumers,

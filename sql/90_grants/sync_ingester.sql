@@ -30,7 +30,9 @@ begin
          -- verify
          'repo_proof',
          -- views
-         'index_steps')
+         'index_steps',
+         -- projections
+         'run_projection', 'running_projections', 'note_projection_error')
   loop
     execute format('grant execute on function %s to sync_ingester', v_routine);
   end loop;
@@ -42,3 +44,11 @@ grant select on sync.status, sync.repo_status, sync.host_status, sync.source_sta
   sync.consumer_status, sync.problems to sync_ingester;
 grant execute on function sync_priv.clock(), sync_priv.cid_text(bytea),
   sync_priv.base32_pair(int) to sync_ingester;
+
+-- sync.run_projection() runs with the rights of its caller, for it calls functions of apps.
+grant select on sync.projection_status to sync_ingester;
+grant execute on function sync_priv.claim_projection(text), sync_priv.take_changes(uuid, int),
+  sync_priv.apply_step(uuid, regclass, regprocedure, text, int),
+  sync_priv.deferred_constraints(), sync_priv.fail_projection(uuid, text, text),
+  sync_priv.leave_run(uuid)
+  to sync_ingester;

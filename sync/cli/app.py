@@ -34,6 +34,7 @@ COMMANDS = {
     "tail": "sync.cli.tail:tail",
     "consumer": "sync.cli.consumer:consumer",
     "view": "sync.cli.view:view",
+    "projection": "sync.cli.projection:projection",
     "query": "sync.cli.query:query",
     "verify": "sync.cli.verify:verify",
     "import": "sync.cli.importing:import_command",

@@ -22,6 +22,7 @@ _LIST = """
                 when s.is_walking then 'walking' else 'behind' end as state,
            s.pending, s.read_at, s.collections, cardinality(s.dids) as dids
       from sync.consumer_status s
+     where s.name not in (select 'projection ' || p.name from sync.projection_status p)
      order by s.name, s.shard
 """
 

@@ -47,6 +47,12 @@ _HELD_BACK = """
        and (p.state <> 'closed' or p.held_back_by is not null)
      group by p.held_back_by
 """
+# Those of projections start over by themselves.
+_CONSUMERS = """
+    select s.* from sync.consumer_status s
+     where s.name not in (select 'projection ' || p.name from sync.projection_status p)
+     order by s.name, s.shard
+"""
 _LOG_LOCK = """
     select a.pid, a.usename, a.application_name, a.state,
            extract(epoch from clock_timestamp() - a.state_change)::float8 as seconds,
@@ -294,7 +300,7 @@ def check_backlog(session: Session) -> Iterator[Finding]:
 
 def check_consumers(session: Session) -> Iterator[Finding]:
     """Find readers of the log that cannot go on."""
-    rows = session.execute("select * from sync.consumer_status order by name, shard").fetchall()
+    rows = session.execute(_CONSUMERS).fetchall()
     outrun = [row for row in rows if row["is_outrun"]]
     for row in outrun:
         yield warn(
@@ -305,6 +311,21 @@ def check_consumers(session: Session) -> Iterator[Finding]:
     if not outrun:
         lag = max((row["lag_rows"] for row in rows), default=0)
         yield ok("consumers", f"{len(rows)}, at most {lag:,} changes behind")
+
+
+def check_projections(session: Session) -> Iterator[Finding]:
+    """Find tables of apps that are no longer kept."""
+    rows = session.execute("select * from sync.projection_status order by name").fetchall()
+    failed = [row for row in rows if row["state"] == "failed"]
+    for row in failed:
+        yield warn(
+            "projections",
+            f"Projection {row['name']} was stopped by an error.",
+            f"Mend it, then `standpipe projection resume {row['name']}`; its status says more.",
+        )
+    if not failed:
+        lag = max((row["lag_rows"] for row in rows), default=0)
+        yield ok("projections", f"{len(rows)}, at most {lag:,} changes behind")
 
 
 def check_disk(session: Session, settings: Settings) -> Finding:
@@ -333,6 +354,7 @@ CHECKS: dict[str, Callable[[Session], Iterator[Finding]]] = {
     "notify": check_notifications,
     "backlog": check_backlog,
     "consumers": check_consumers,
+    "projections": check_projections,
 }
 
 

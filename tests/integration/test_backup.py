@@ -21,6 +21,7 @@ from tests.acceptance.restoring import blocks, put, shell_environment
 from tests.golden import dump_schema
 from tests.postgres import Server
 from tests.sql.driver import Driver, did
+from tests.sql.projecting import App, app_roles
 
 Session = psycopg.Connection[DictRow]
 DUMP = blocks("Dump")[0]
@@ -138,6 +139,28 @@ def test_the_log_may_be_left_out_and_its_readers_learn_of_it(
         conn.execute("select sync.replay('app')")
         told = [row["rkey"] for row in read_all(conn) if row["kind"] == "create"]
         assert sorted(told) == ["a", "b", "c"]
+
+
+def test_a_projection_goes_on_in_a_restored_database(
+    postgres: Server, source: Driver, clone: str, tmp_path: Path
+) -> None:
+    with app_roles(postgres):
+        app = App(source.conn)
+        app.make("posts")
+        app.settle("posts")
+        source.load(3, {"d": "later"}, at=10, data="t10")
+        dump(postgres, clone, tmp_path)
+        with postgres.database() as name:
+            restored = restore(postgres, tmp_path, name)
+            with connect_sync(restored, name="test", autocommit=True) as conn:
+                again = App(conn, is_new=False)
+                assert len(again.kept("posts")) == 3
+                again.settle("posts")
+                Driver(conn).load(4, {"e": "new"}, at=10, data="t10")
+                again.settle("posts")
+                assert {key[2] for key in again.kept("posts")} == set("abcde")
+                assert again.call("rebuild", "posts")["updated"] == 0
+        app.db.execute("drop schema app cascade")
 
 
 @pytest.mark.parametrize(

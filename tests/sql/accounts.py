@@ -79,8 +79,12 @@ class Accounts:
         for key in keys:
             self.texts += 1
             action = "update" if key in self.all[number].records else "create"
-            ops.append(Op(action, key[1], f"text {number} {self.texts}", key[0]))
+            ops.append(Op(action, key[1], self.text(number, key), key[0]))
         self._commit(self.all[number], ops)
+
+    def text(self, number: int, _key: Key) -> str:
+        """Return what the next record says."""
+        return f"text {number} {self.texts}"
 
     def delete(self, number: int, key: Key) -> None:
         """Commit the end of a record."""

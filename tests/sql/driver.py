@@ -45,6 +45,11 @@ def rev(number: int) -> str:
     return "3k" + "".join(digits[(number >> (5 * i)) & 31] for i in reversed(range(11)))
 
 
+def value_of(text: str) -> str:
+    """Return the JSON of the record that a text stands for; a text may be one itself."""
+    return text if text.startswith('{"') else json.dumps({"text": text})
+
+
 @dataclass(frozen=True, slots=True)
 class Op:
     """One operation of a commit; `text` is the record's content."""
@@ -56,7 +61,7 @@ class Op:
 
     def row(self) -> tuple[object, ...]:
         """Return the fields of sync_stage.event_op."""
-        value = None if self.text is None else json.dumps({"text": self.text})
+        value = None if self.text is None else value_of(self.text)
         content = None if self.text is None else cid(self.text)
         return self.action, self.collection, self.rkey, content, value, None, None
 
@@ -231,7 +236,7 @@ class Driver:
         for (collection, rkey), text in keys.items():
             self.conn.execute(
                 "insert into pg_temp.stage_records values (%s, %s, %s, %s, true, %s)",
-                [claim.repo_id, collection, rkey, cid(text), json.dumps({"text": text})],
+                [claim.repo_id, collection, rkey, cid(text), value_of(text)],
             )
 
     def load(self, number: int, records: Mapping[str | Key, str], *, at: int, data: object) -> None:

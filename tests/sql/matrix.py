@@ -84,6 +84,9 @@ NOT_AN_OPERATOR = [
     "select sync_priv.make_partitions(0, 99999999)",
     "select sync_priv.own_consumer('firsts')",
     "select sync_priv.caller()",
+    "select sync_priv.own_projection('x', '{sync_reader}')",
+    "select sync_priv.change_projection('x', 'running')",
+    "select sync_priv.enter_run(1)",
     "set session_replication_role = replica",
 ]  # fmt: skip
 
@@ -96,6 +99,8 @@ FORGING = [
     "insert into sync.consumers (name, owner_name, shards) values ('x', 'second', 1)",
     "update sync.consumers set owner_name = 'second'",
     "update sync_priv.consumer_shards set position = 0",
+    "update sync.projections set apply_schema = 'second'",
+    "insert into sync_priv.projection_runs values ('1', 1, gen_random_uuid())",
     "insert into sync.changes (change_id, kind) values (99, 'purge')",
     "insert into sync_priv.pending_changes (xid, kind) values (pg_current_xact_id(), 'purge')",
     "insert into sync_priv.log_markers (xid) values (pg_current_xact_id())",

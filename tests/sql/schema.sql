@@ -98,6 +98,21 @@ create table sync.lexicons (
   cid bytea,
   stored_at timestamp with time zone not null
 );
+create table sync.projections (
+  projection_id bigint not null generated always as identity,
+  name text collate "C" not null,
+  consumer_id bigint not null,
+  owner_name text collate "C" not null,
+  target_schema text collate "C" not null,
+  target_name text collate "C" not null,
+  apply_schema text collate "C" not null,
+  apply_name text collate "C" not null,
+  state text collate "C" not null default 'running'::text,
+  error text collate "C",
+  error_key text collate "C",
+  error_at timestamp with time zone,
+  created_at timestamp with time zone not null
+);
 create table sync.repos (
   repo_id bigint not null generated always as identity,
   did text collate "C" not null,
@@ -270,6 +285,11 @@ create table sync_priv.problem_totals (
   first_seen_at timestamp with time zone not null,
   last_seen_at timestamp with time zone not null
 );
+create table sync_priv.projection_runs (
+  xid xid8 not null,
+  projection_id bigint not null,
+  token uuid not null
+);
 create table sync_priv.purges (
   purge_id bigint not null generated always as identity,
   repo_id bigint,
@@ -372,6 +392,12 @@ alter table sync.hosts add constraint hosts_pkey PRIMARY KEY (host_id);
 alter table sync.hosts add constraint hosts_url_key UNIQUE (url);
 alter table sync.lexicons add constraint lexicons_cid_check CHECK ((length(cid) = 36));
 alter table sync.lexicons add constraint lexicons_pkey PRIMARY KEY (nsid);
+alter table sync.projections add constraint projections_consumer_id_fkey FOREIGN KEY (consumer_id) REFERENCES sync.consumers(consumer_id);
+alter table sync.projections add constraint projections_consumer_id_key UNIQUE (consumer_id);
+alter table sync.projections add constraint projections_name_key UNIQUE (name);
+alter table sync.projections add constraint projections_pkey PRIMARY KEY (projection_id);
+alter table sync.projections add constraint projections_state_check CHECK ((state = ANY (ARRAY['running'::text, 'paused'::text, 'failed'::text])));
+alter table sync.projections add constraint projections_target_schema_target_name_key UNIQUE (target_schema, target_name);
 alter table sync.repos add constraint repos_did_check CHECK ((length(did) <= 2048));
 alter table sync.repos add constraint repos_did_key UNIQUE (did);
 alter table sync.repos add constraint repos_host_id_fkey FOREIGN KEY (host_id) REFERENCES sync.hosts(host_id);
@@ -406,6 +432,8 @@ alter table sync_priv.log_state add constraint log_state_max_bytes_check CHECK (
 alter table sync_priv.log_state add constraint log_state_pkey PRIMARY KEY (is_only);
 alter table sync_priv.problem_deltas add constraint problem_deltas_pkey PRIMARY KEY (delta_id);
 alter table sync_priv.problem_totals add constraint problem_totals_pkey PRIMARY KEY (reason, host, did);
+alter table sync_priv.projection_runs add constraint projection_runs_pkey PRIMARY KEY (xid);
+alter table sync_priv.projection_runs add constraint projection_runs_projection_id_fkey FOREIGN KEY (projection_id) REFERENCES sync.projections(projection_id) ON DELETE CASCADE;
 alter table sync_priv.purges add constraint purges_check CHECK (((repo_id IS NOT NULL) OR (collection_id IS NOT NULL)));
 alter table sync_priv.purges add constraint purges_pkey PRIMARY KEY (purge_id);
 alter table sync_priv.signer_state add constraint signer_state_is_only_check CHECK (is_only);
@@ -507,6 +535,25 @@ create view sync.problems with (security_barrier=true) (
   detail text,
   first_seen_at timestamp with time zone,
   last_seen_at timestamp with time zone
+);
+create view sync.projection_status with (security_barrier=true) (
+  name text,
+  target text,
+  apply text,
+  owner_name text,
+  collections text[],
+  state text,
+  "position" text,
+  lag_rows bigint,
+  lag_seconds double precision,
+  is_walking boolean,
+  pending bigint,
+  is_at_rest boolean,
+  error text,
+  error_key text,
+  error_at timestamp with time zone,
+  applied_at timestamp with time zone,
+  created_at timestamp with time zone
 );
 create view sync.records with (security_barrier=true) (
   did text,
@@ -643,6 +690,8 @@ create function sync.compare_repos(p_older_than interval DEFAULT '00:00:00'::int
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.create_consumer(p_name text, p_collections text[] DEFAULT NULL::text[], p_dids text[] DEFAULT NULL::text[], p_start text DEFAULT 'beginning'::text, p_shards integer DEFAULT 1) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.create_projection(p_name text, p_target regclass, p_collections text[], p_apply regprocedure, p_adopt boolean DEFAULT false) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.create_view(p_view text, p_nsid text, p_lexicon jsonb DEFAULT NULL::jsonb, p_columns jsonb DEFAULT NULL::jsonb, p_indexed text[] DEFAULT NULL::text[], p_newest_by text DEFAULT NULL::text) returns TABLE(column_name text, column_type text, change text)
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, collection text, rkey text, cid bytea)
@@ -650,6 +699,8 @@ create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p
 create function sync.doubt_identities(p_dids text[]) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.drop_consumer(p_name text) returns void
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.drop_projection(p_name text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.drop_view(p_view text) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
@@ -683,12 +734,16 @@ create function sync.note_gap(p_source_id integer) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_problems(p_reasons text[], p_hosts text[], p_dids text[], p_details text[], p_events bigint[], p_samples bytea[]) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.note_projection_error(p_name text, p_error text) returns void
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_trouble(p_source_id integer, p_trouble text) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.open_gaps() returns TABLE(source_id integer, gap_since timestamp with time zone)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.open_stage() returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set client_min_messages=warning;
+create function sync.pause_projection(p_name text) returns void
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.pause_source(p_url text) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.position_id(p_position text) returns bigint
@@ -697,6 +752,8 @@ create function sync.put_lexicon(p_nsid text, p_lexicon jsonb, p_did text, p_cid
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.read_changes(p_name text, p_max_changes integer DEFAULT 1000, p_shard integer DEFAULT 0) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
+create function sync.rebuild_projection(p_name text, OUT deleted bigint, OUT updated bigint, OUT inserted bigint) returns record
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.reconcile_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, outcome text, created bigint, updated bigint, deleted bigint)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.recover_fetches() returns bigint
@@ -715,12 +772,18 @@ create function sync.report_revs(p_dids text[], p_revs text[], p_are_active bool
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.restore_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.resume_projection(p_name text) returns void
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.resync_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.retired_partitions() returns TABLE(name text, state text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.rewind_source(p_url text, p_seq bigint) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.run_projection(p_name text, p_max integer DEFAULT 1000) returns bigint
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync.running_projections() returns SETOF text
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.sample_repos(p_count integer) returns SETOF text
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_signing_key text, p_age interval DEFAULT '00:00:00'::interval) returns boolean
@@ -773,11 +836,15 @@ create function sync_migration.as_text(p_value jsonb) returns text
   language sql immutable;
 create function sync_migration.as_texts(p_value jsonb) returns text[]
   language sql immutable;
+create function sync_priv.add_projection(p_name text, p_target regclass, p_collections text[], p_apply regprocedure) returns void
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.applied_ops(p_run bigint) returns TABLE(repo_id bigint, pos bigint, rev text, op_no bigint, action text, collection text, rkey text, cid bytea, value jsonb, raw bytea, reason text)
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.apply_diff() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.apply_ops(p_run bigint) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.apply_step(p_token uuid, p_target regclass, p_apply regprocedure, p_version text, p_max integer, OUT taken bigint, OUT is_whole boolean, OUT error text, OUT error_key text) returns record
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.await_sources(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
@@ -787,12 +854,16 @@ create function sync_priv.base32_pair(p_bits integer) returns bytea
   language sql immutable;
 create function sync_priv.batch_end(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer, p_head bigint) returns bigint
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.begin_rebuild(p_name text, OUT token uuid, OUT target regclass, OUT apply regprocedure, OUT version text, OUT owner_name text) returns record
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.bound_held(p_repo_ids bigint[]) returns void
   language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.break_chains(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.caller() returns name
   language sql stable;
+create function sync_priv.change_projection(p_name text, p_state text) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.changed_columns(p_before jsonb, p_after jsonb) returns TABLE(column_name text, column_type text, change text)
   language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.check_dids(p_dids text[]) returns void
@@ -811,6 +882,8 @@ create function sync_priv.cid_bytes(p_text text) returns bytea
   language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.cid_text(p_cid bytea) returns text
   language plpgsql immutable set search_path=pg_catalog, pg_temp;
+create function sync_priv.claim_projection(p_name text, OUT token uuid, OUT target regclass, OUT apply regprocedure, OUT version text) returns record
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.clock() returns timestamp with time zone
   language sql stable;
 create function sync_priv.close_partition() returns boolean
@@ -827,12 +900,20 @@ create function sync_priv.covered_repos(p_dids text[]) returns bigint[]
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns boolean
   language sql immutable;
+create function sync_priv.deferred_constraints() returns text
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.define_view(p_view text, p_collection_id integer, p_columns jsonb, p_newest_by text) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.difference_steps(p_target regclass, p_source regclass) returns TABLE(deletion text, updating text, insertion text)
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.due_repos(p_limit integer) returns SETOF bigint
   language sql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set plan_cache_mode=force_custom_plan set jit=off;
 create function sync_priv.empty_repos(p_repo_ids bigint[]) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.enter_run(p_projection_id bigint) returns uuid
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.fail_projection(p_token uuid, p_error text, p_key text) returns void
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.fair_lanes(p_source_id integer, p_lanes integer) returns integer
   language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.feed_fetches(p_per_host integer) returns void
@@ -895,6 +976,8 @@ create function sync_priv.leaked(p_filled integer, p_at timestamp with time zone
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.leave_partition() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.leave_run(p_token uuid) returns void
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync_priv.lexicon_columns(p_nsid text, p_lexicon jsonb, p_before jsonb) returns jsonb
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.lexicon_for(p_nsid text, p_lexicon jsonb, p_given jsonb, p_had_one boolean) returns jsonb
@@ -943,12 +1026,20 @@ create function sync_priv.owe_purges(p_consumer sync.consumers, p_shard sync_pri
   language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.own_consumer(p_name text) returns sync.consumers
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.own_projection(p_name text, p_roles text[]) returns sync.projections
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.own_writes(p_table regclass) returns bigint
+  language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.partition_size() returns bigint
   language sql immutable;
 create function sync_priv.patience() returns interval
   language sql immutable;
 create function sync_priv.present_collections(p_repo_ids bigint[]) returns TABLE(repo_id bigint, collection_id integer)
   language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.projection_code(p_projection sync.projections, OUT target regclass, OUT apply regprocedure, OUT version text) returns record
+  language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.projection_flaw(p_projection sync.projections) returns text
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.purge_chunk() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.purge_untracked() returns void
@@ -956,6 +1047,8 @@ create function sync_priv.purge_untracked() returns void
 create function sync_priv.reached_generation() returns bigint
   language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.read_batch(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.read_shard(p_consumer sync.consumers, p_max_changes integer, p_shard integer) returns TABLE("position" text, kind text, did text, collection text, rkey text, rev text, cid text, is_live boolean, value jsonb, raw bytea, reason text, logged_at timestamp with time zone)
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.recover_lost_fetches() returns bigint
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
@@ -971,8 +1064,14 @@ create function sync_priv.require_stage() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.rest_steps(p_item_collection integer, p_last sync_priv.batch_step, p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.restart_outrun(p_consumer sync.consumers) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.restart_projection(p_consumer sync.consumers, p_owes_purges boolean) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.retire_log() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.run_of(p_token uuid) returns sync.projections
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.set_lanes(p_source_id integer, p_lanes integer) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
@@ -981,6 +1080,8 @@ create function sync_priv.store_lexicon(p_nsid text, p_lexicon jsonb, p_did text
   language sql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.stored_places(p_repo_ids bigint[], p_collection_ids integer[], p_rkeys text[]) returns SETOF bigint
   language sql stable set search_path=pg_catalog, pg_temp set enable_seqscan=off set enable_hashjoin=off set enable_mergejoin=off set jit=off;
+create function sync_priv.take_changes(p_token uuid, p_max integer, OUT changes sync.change[], OUT taken bigint, OUT is_whole boolean) returns record
+  language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.typed_columns(p_view text, p_columns jsonb) returns jsonb
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.view_columns(p_nsid text, p_lexicon jsonb, p_given jsonb, p_before jsonb) returns jsonb
@@ -1027,9 +1128,11 @@ grant execute on routine sync.claim_lane(integer,integer) to sync_ingester;
 grant execute on routine sync.close_gap(integer,timestamp with time zone) to sync_ingester;
 grant execute on routine sync.compare_repos(interval) to sync_ingester;
 grant execute on routine sync.create_consumer(text,text[],text[],text,integer) to sync_reader;
+grant execute on routine sync.create_projection(text,regclass,text[],regprocedure,boolean) to sync_reader;
 grant execute on routine sync.diff_repos(bigint[],bigint[],bytea[]) to sync_ingester;
 grant execute on routine sync.doubt_identities(text[]) to sync_ingester;
 grant execute on routine sync.drop_consumer(text) to sync_reader;
+grant execute on routine sync.drop_projection(text) to sync_reader;
 grant execute on routine sync.enabled_sources() to sync_ingester;
 grant execute on routine sync.fail_fetch(bigint,bigint,bigint,text,text,timestamp with time zone) to sync_ingester;
 grant execute on routine sync.fail_identity(text,text) to sync_ingester;
@@ -1044,12 +1147,15 @@ grant execute on routine sync.list_views() to sync_reader;
 grant execute on routine sync.maintain() to sync_ingester;
 grant execute on routine sync.note_gap(integer) to sync_ingester;
 grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[],bytea[]) to sync_ingester;
+grant execute on routine sync.note_projection_error(text,text) to sync_ingester;
 grant execute on routine sync.note_trouble(integer,text) to sync_ingester;
 grant execute on routine sync.open_gaps() to sync_ingester;
 grant execute on routine sync.open_stage() to sync_ingester;
+grant execute on routine sync.pause_projection(text) to sync_reader;
 grant execute on routine sync.pause_source(text) to sync_ingester;
 grant execute on routine sync.position_id(text) to sync_reader;
 grant execute on routine sync.read_changes(text,integer,integer) to sync_reader;
+grant execute on routine sync.rebuild_projection(text) to sync_reader;
 grant execute on routine sync.reconcile_repos(bigint[],bigint[],bytea[]) to sync_ingester;
 grant execute on routine sync.recover_fetches() to sync_ingester;
 grant execute on routine sync.release_fetch(bigint,bigint,bigint) to sync_ingester;
@@ -1058,8 +1164,12 @@ grant execute on routine sync.replay(text,text[],text[]) to sync_reader;
 grant execute on routine sync.repo_identity(text[]) to sync_ingester;
 grant execute on routine sync.repo_proof(text) to sync_ingester;
 grant execute on routine sync.report_revs(text[],text[],boolean[],text[]) to sync_ingester;
+grant execute on routine sync.resume_projection(text) to sync_reader;
 grant execute on routine sync.retired_partitions() to sync_ingester;
 grant execute on routine sync.rewind_source(text,bigint) to sync_ingester;
+grant execute on routine sync.run_projection(text,integer) to sync_ingester;
+grant execute on routine sync.run_projection(text,integer) to sync_reader;
+grant execute on routine sync.running_projections() to sync_ingester;
 grant execute on routine sync.sample_repos(integer) to sync_reader;
 grant execute on routine sync.set_identity(text,text,text,text,interval) to sync_ingester;
 grant execute on routine sync.share_lanes(integer,integer) to sync_ingester;
@@ -1080,16 +1190,32 @@ grant execute on routine sync_migration.as_link(jsonb) to sync_reader;
 grant execute on routine sync_migration.as_object(jsonb) to sync_reader;
 grant execute on routine sync_migration.as_text(jsonb) to sync_reader;
 grant execute on routine sync_migration.as_texts(jsonb) to sync_reader;
+grant execute on routine sync_priv.add_projection(text,regclass,text[],regprocedure) to sync_reader;
+grant execute on routine sync_priv.apply_step(uuid,regclass,regprocedure,text,integer) to sync_ingester;
+grant execute on routine sync_priv.apply_step(uuid,regclass,regprocedure,text,integer) to sync_reader;
 grant execute on routine sync_priv.base32_pair(integer) to sync_ingester;
 grant execute on routine sync_priv.base32_pair(integer) to sync_reader;
 grant execute on routine sync_priv.base32_pair(integer) to sync_replicator;
+grant execute on routine sync_priv.begin_rebuild(text) to sync_reader;
 grant execute on routine sync_priv.cid_bytes(text) to sync_reader;
 grant execute on routine sync_priv.cid_text(bytea) to sync_ingester;
 grant execute on routine sync_priv.cid_text(bytea) to sync_reader;
 grant execute on routine sync_priv.cid_text(bytea) to sync_replicator;
+grant execute on routine sync_priv.claim_projection(text) to sync_ingester;
+grant execute on routine sync_priv.claim_projection(text) to sync_reader;
 grant execute on routine sync_priv.clock() to sync_ingester;
 grant execute on routine sync_priv.clock() to sync_reader;
+grant execute on routine sync_priv.deferred_constraints() to sync_ingester;
+grant execute on routine sync_priv.deferred_constraints() to sync_reader;
+grant execute on routine sync_priv.difference_steps(regclass,regclass) to sync_reader;
+grant execute on routine sync_priv.fail_projection(uuid,text,text) to sync_ingester;
+grant execute on routine sync_priv.fail_projection(uuid,text,text) to sync_reader;
+grant execute on routine sync_priv.leave_run(uuid) to sync_ingester;
+grant execute on routine sync_priv.leave_run(uuid) to sync_reader;
+grant execute on routine sync_priv.own_writes(regclass) to sync_reader;
 grant execute on routine sync_priv.partition_size() to sync_reader;
+grant execute on routine sync_priv.take_changes(uuid,integer) to sync_ingester;
+grant execute on routine sync_priv.take_changes(uuid,integer) to sync_reader;
 grant usage on schema sync to sync_ingester;
 grant usage on schema sync to sync_reader;
 grant usage on schema sync to sync_replicator;
@@ -1108,6 +1234,8 @@ grant select on sync.host_status to sync_reader;
 grant select on sync.log_status to sync_reader;
 grant select on sync.problems to sync_ingester;
 grant select on sync.problems to sync_reader;
+grant select on sync.projection_status to sync_ingester;
+grant select on sync.projection_status to sync_reader;
 grant select on sync.records to sync_reader;
 grant select on sync.repo_status to sync_ingester;
 grant select on sync.repo_status to sync_reader;

@@ -17,6 +17,7 @@ import pytest
 from sync.database import IngestConnection, connect
 from sync.embedded import EmbeddedPostgres
 from sync.schema import upgrade
+from tests.acceptance.crash import keeping
 from tests.acceptance.crash.gate import BEFORE, Gate, Place, Visit
 from tests.acceptance.crash.lab import CONVERGE_TIMEOUT_S, HEADS, LANE, POLL_S, SESSIONS, STATES
 from tests.acceptance.crash.life import PDS_COUNT, LivelyLab
@@ -233,6 +234,8 @@ class Arena(LivelyLab):
         await self.read_on()
         assert self.fold.complaints == []
         assert self.fold.records == await self.stored()
+        await keeping.run_to_rest(self.conn)
+        assert await keeping.kept(self.conn) == self.fold.records
 
     async def recover(self) -> None:
         """Wait until everything is as on the network; then compare all there is."""
@@ -242,6 +245,8 @@ class Arena(LivelyLab):
         assert self.fold.complaints == []
         assert self.fold.records == self.signed()
         assert self.told_twice() == []
+        await keeping.run_to_rest(self.conn)
+        assert await keeping.kept(self.conn) == self.signed()
 
     async def settle(self) -> None:
         """Start what has to be started, and wait until the tables are right and at rest."""
@@ -312,6 +317,7 @@ async def arena(folder: Path, seed: int, **settings: str) -> AsyncIterator[Arena
             lab = Arena(net, server, url, conns, folder, seed)
             lab.service_url = url.replace(f":{parts.port}/", f":{proxy.port}/")
             await lab.conn.execute(SETUP)
+            await lab.conn.execute(keeping.SETUP)
             dids = [account.did for account in lab.accounts]
             await lab.conn.execute("select sync.track_repos($1)", dids)
             try:

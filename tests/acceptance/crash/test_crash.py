@@ -25,7 +25,7 @@ from tests.acceptance.crash.arena import (
     arena,
 )
 from tests.acceptance.crash.campaign import EXPECTED_REASONS, Campaign
-from tests.acceptance.crash.gate import BEFORE, Point, Visit
+from tests.acceptance.crash.gate import AFTER, BEFORE, DURING, Point, Visit
 
 IS_LONG = "STANDPIPE_TEST_LONG" in os.environ
 SEED = int(os.environ.get("STANDPIPE_TEST_KILL_SEED", "20261123"))
@@ -39,6 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if IS_LONG else 400)]
 # Beside the sessions, in the short form.
 OTHERS = (SERVICE, SERVICE, LANE_PROCESS, LANE_PROCESS, POSTMASTER, READER, READER)
 EXPORT = Point("network", "pds sync.getRepo")  # while it is asked for, commits are held
+KEEPING = Point("projection", "sync.run_projection")
 BUSY_PARTS = {"lane", "reconcile", "fetches", "network"}
 
 
@@ -65,6 +66,7 @@ async def test_everything_converges_whatever_is_killed_wherever(tmp_path: Path) 
         else:
             plan = short_plan(rng, campaign.visits)
         plan += [(Visit(EXPORT, BEFORE), SERVICE)] * (MIN_HELD + 1)
+        plan += [(Visit(KEEPING, DURING), BACKEND), (Visit(KEEPING, AFTER), SERVICE)]
         rng.shuffle(plan)
         await campaign.run(plan, batch=BATCH)
         # What is rare may not come while one waits for it: each has one more time.
