@@ -51,10 +51,11 @@ as $$
   select * from api.posts p where p.did = $1.did
 $$;
 
--- The newest posts of everybody, a page at a time: pass the last `cursor` as `before`.
+-- The newest posts of everybody, a page at a time: pass the last `cursor` as `older_than`.
 --
 -- anon may not call sync.list_records(), so this runs as api_owner; what it selects is fixed.
-create or replace function api.newest_posts(before text default null, page_size int default 50)
+create or replace function api.newest_posts(older_than text default null,
+                                            page_size int default 50)
   returns table (did text, rkey text, uri text, text text, created_at timestamptz,
                  indexed_at timestamptz, cursor text)
   language sql
@@ -64,7 +65,7 @@ create or replace function api.newest_posts(before text default null, page_size 
 as $$
   select l.did, l.rkey, l.uri, sync_migration.as_text(l.value -> 'text'),
          sync_migration.as_datetime(l.value -> 'createdAt'), l.indexed_at, l.cursor
-    from sync.list_records('app.bsky.feed.post', before, least(page_size, 100)) l
+    from sync.list_records('app.bsky.feed.post', older_than, least(page_size, 100)) l
 $$;
 
 commit;

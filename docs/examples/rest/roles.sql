@@ -10,8 +10,8 @@ grant sync_reader to api_owner;
 grant api_owner to current_user;
 grant anon to authenticator;
 
--- No question may cost more than this. PostgREST applies it, for it asks in the name of anon.
-alter role anon set statement_timeout = '5s';
+-- No question may cost more than this. (What `alter role anon` says would count for a login only.)
+alter role authenticator set statement_timeout = '5s';
 
 -- The app's schema. The views that sync.create_view() makes belong to sync_owner, who needs to
 -- create there; what stands in it is shown to anon view by view.

@@ -73,7 +73,6 @@ def request(url: str, *, role: str, method: str = "GET", path: str = "/") -> Ite
         conn.read_only = method == "GET"
         settings = {
             "search_path": '"api", "public"',
-            **_settings_of(conn, role),
             "role": role,
             "request.jwt.claims": json.dumps({"role": role}),
             "request.method": method,
@@ -85,13 +84,6 @@ def request(url: str, *, role: str, method: str = "GET", path: str = "/") -> Ite
             conn.execute("select set_config(%s, %s, true)", [name, value])
         yield conn
         conn.rollback()
-
-
-def _settings_of(conn: Session, role: str) -> dict[str, str]:
-    """Return what `alter role … set` says; it would only count for a login of that role."""
-    row = conn.execute("select rolconfig from pg_roles where rolname = %s", [role]).fetchone()
-    assert row is not None
-    return dict(setting.split("=", 1) for setting in row["rolconfig"] or [])
 
 
 def statement(target: str, relationships: Relationships) -> sql.Composed:
