@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from sync.database import connect_sync
+from sync.schema import upgrade
 from tests.acceptance.postgrest import Session, request, statement
 from tests.acceptance.rest_api import (
     DID,
@@ -296,6 +297,24 @@ def test_the_comments_for_graphql_relate_columns_that_are_there(api: Api) -> Non
                     )
                 )
                 assert key["foreign_columns"] == views[key["foreign_table"]]["primary_key_columns"]
+
+
+def test_an_upgrade_takes_nothing_away(api: Api) -> None:
+    upgrade(api.url)
+    target = f"/posts?did=eq.{DID}&select=*,author(handle)"
+    assert len(api.get(target)) == POSTS / REPOS
+    assert api.get("/rpc/newest_posts?page_size=1")
+
+
+def test_a_function_of_a_later_version_is_anons_too(api: Api) -> None:
+    """What columns are made of may get company, which nobody else may call."""
+    with connect_sync(api.url, name="test") as conn:
+        conn.execute("grant anon, sync_owner to current_user; set role sync_owner")
+        conn.execute("create function sync_migration.as_new() returns int return 1")
+        conn.execute("revoke all on all functions in schema sync_migration from public")
+        conn.execute("set role anon")
+        assert conn.execute("select sync_migration.as_new() as one").fetchone() == {"one": 1}
+        conn.rollback()
 
 
 # When a lexicon changes -------------------------------------------------------------------------

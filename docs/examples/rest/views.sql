@@ -1,7 +1,9 @@
 -- The collections that the API shows, with typed columns: as an operator (a member of sync_owner),
 -- and again whenever a lexicon changes.
 --
--- The lexicons are those of the network, cut down to what the API shows.
+-- The lexicons are those of the network, cut down to what the API shows. They take the place of
+-- what is stored for these collections: where the whole lexicons are, leave the JSON out, and the
+-- views have a column for every property.
 begin;
 
 select * from sync.create_view('api.posts', 'app.bsky.feed.post', $json$

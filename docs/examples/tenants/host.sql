@@ -153,6 +153,8 @@ $$;
 
 -- A consumer `TENANT/p_name` of what the tenant sees at this moment. It belongs to the tenant: that
 -- is whose role the session has.
+--
+-- Locks: as a writer of the table, so that app.leave() either comes before or drops it.
 create function app.create_consumer(p_name text)
   returns text
   language plpgsql
@@ -162,6 +164,7 @@ as $$
 declare
   v_name text := app.caller() || '/' || p_name;
 begin
+  lock table app.tenant_dids in row exclusive mode;
   perform sync.create_consumer(
     v_name,
     p_collections => (select t.collections from app.tenants t where t.tenant = app.caller()),
