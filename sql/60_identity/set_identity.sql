@@ -10,7 +10,7 @@
 -- Several may look up one DID at a time, and the handle takes longer for one than for another: what
 -- was looked up before the stored identity is not stored over it. p_age is how long ago that was.
 --
--- Another key or PDS than was known is numbered, and the lanes go by it from then on (SG-08, HO-01).
+-- Another key or PDS than was known is numbered, and the lanes go by it from then on (SG-08).
 --
 -- Called by: the service, after resolving.
 -- Locks: the repo's row, skip locked; last the signer state, where key or PDS change.
