@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.commands import Standpipe, on_clone, standpipe
+from tests.acceptance.test_cli_doctor import doctor_findings
 from tests.acceptance.test_cli_tail import OpenSession
 from tests.embedders import DIMENSIONS, FakeEmbedder, fake_embedder, status
 from tests.sql.driver import POST, did
@@ -101,3 +102,14 @@ def test_an_embedder_that_does_not_work_is_told_at_once(
     given = {"STANDPIPE_EMBEDDER_KEYS": keys, "NO_SUCH_KEY": "k-1"}
     assert on_clone(*enable, embedder.url, **given).code == 0
     assert embedder.headers[-1]["authorization"] == "Bearer k-1"
+
+
+def test_the_doctor_names_an_embedder_that_does_not_work(
+    on_clone: Standpipe, session: OpenSession, embedder: FakeEmbedder
+) -> None:
+    on_clone("search", "enable", POST, *TEXT, "--embedder", embedder.url)
+    assert doctor_findings(on_clone("doctor", "--json"))["searches"]["level"] == "ok"
+    session().execute("select sync.note_search_error('post', 'it answers 500')")
+    found = doctor_findings(on_clone("doctor", "--json"))["searches"]
+    assert found["level"] == "warn"
+    assert "it answers 500" in found["finding"]
