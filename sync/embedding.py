@@ -73,9 +73,12 @@ class Embedding:
         self._tasks: dict[Search, asyncio.Task[None]] = {}
 
     async def run(self, conn: IngestConnection) -> None:
-        """Embed until cancelled, once nobody else does."""
+        """Embed until cancelled, once there is a search and nobody else does."""
+        database = Database(conn)
+        while not await database.searches():
+            await asyncio.sleep(LOOK_EVERY_S)
         async with leased(self._url, EMBEDDING_LOCK, what="embed texts"):
-            await self._run(Database(conn))
+            await self._run(database)
 
     async def _run(self, database: "Database") -> None:
         async with asyncio.TaskGroup() as group:
