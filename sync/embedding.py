@@ -75,8 +75,7 @@ class Embedding:
     async def run(self, conn: IngestConnection) -> None:
         """Embed until cancelled, once there is a search and nobody else does."""
         database = Database(conn)
-        while not await database.searches():
-            await asyncio.sleep(LOOK_EVERY_S)
+        await database.first_search()
         async with leased(self._url, EMBEDDING_LOCK, what="embed texts"):
             await self._run(database)
 
@@ -112,6 +111,13 @@ class Database:
         """Return the searches there are."""
         async with self._turn:
             return {Search(*row) for row in await self._conn.fetch(_SEARCHES)}
+
+    async def first_search(self) -> None:
+        """Return once there is a search."""
+        while True:
+            if await self.searches():
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def waiting(self, search: Search, after: tuple[str, str], limit: int) -> list[Waiting]:
         """Return texts that wait, in the order of their keys."""

@@ -18,7 +18,7 @@ from sync.errors import DatabaseRefusal, NoSuchSearch, UsageError
 PROBE = "water"
 SHOWN_LENGTH = 100
 
-_ENABLE = "select sync.enable_search(%s, %s, %s, %s, %s, %s, %s, %s)"
+_ENABLE = "select sync.enable_search(%s, %s, %s, %s, %s, %s, %s::real, %s)"
 _DISABLE = "select sync.disable_search(%s)"
 _LIST = "select * from sync.list_searches()"
 _COUNT = "select * from sync.count_texts(%s)"
@@ -109,7 +109,13 @@ def enable(
 @search.command("find")
 @click.argument("words")
 @click.option("--name", help="Which search, where there are several.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="How many to show.",
+)
 @json_option
 @database_command
 def find(settings: Settings, *, words: str, name: str | None, limit: int, as_json: bool) -> None:
@@ -169,7 +175,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 @json_option
 @database_command
 def status(settings: Settings, *, name: str | None, as_json: bool) -> None:
-    """Show how far a search is: how many texts have an embedding, wait for one, or were refused.
+    """Show how many texts of a search have an embedding, wait for one, or were refused.
 
     Example:
       standpipe search status posts

@@ -127,5 +127,7 @@ def enable(db: Session, **chosen: Any) -> None:
         "p_dimensions": DIMENSIONS,
         **chosen,
     }
-    named = ", ".join(f"{name} => %({name})s" for name in given)
+    named = ", ".join(
+        f"{name} => %({name})s{'::real' if name == 'p_rate' else ''}" for name in given
+    )
     db.execute(f"select sync.enable_search({named})".encode(), given)
