@@ -8,7 +8,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 
 import sync.embedding
 from sync.config import Settings
+from sync.database import IngestConnection
 from sync.embedder import Embedder
 from sync.embedding import Database, Embedding, Search, Worker
 from sync.progress import Progress
@@ -77,9 +78,9 @@ class Scene:
         texts = {row["rkey"]: text_of(row["value"]) for row in rows}
         return {rkey: text for rkey, text in texts.items() if text is not None}
 
-    def was_asked(self, before: int) -> bool:
-        """Tell whether there was another request."""
-        return len(self.embedder.requests) > before
+    def is_busy(self, before: int) -> bool:
+        """Tell whether there was another request, or nothing is left to ask."""
+        return len(self.embedder.requests) > before or self.is_level()
 
     def rows(self) -> list[dict[str, Any]]:
         return self.looker.execute(
@@ -116,7 +117,10 @@ class Scene:
     @asynccontextmanager
     async def service(self) -> AsyncIterator[None]:
         """Run what keeps texts and what has them embedded."""
-        works = [Projections(self.url).run, Embedding(self.url, Settings()).run]
+        works: list[Callable[[IngestConnection], Awaitable[None]]] = [
+            lambda conn: Projections(self.url).run(conn),
+            lambda conn: Embedding(self.url, Settings()).run(conn),
+        ]
         tasks = [
             asyncio.create_task(keep_working(self.url, f"part {n}", work, progress=Progress()))
             for n, work in enumerate(works)
@@ -222,7 +226,7 @@ async def test_kills_lose_nothing_and_write_nothing_wrong(scene: Scene, seed: in
                 else:
                     scene.write(("update", rkey, f"text {round_number} {dice.random()}"))
                 if dice.random() < 0.5:
-                    await scene.until(partial(scene.was_asked, len(scene.embedder.requests)))
+                    await scene.until(partial(scene.is_busy, len(scene.embedder.requests)))
                 if dice.random() < 0.5:
                     scene.kill_backends()
     async with scene.service():
