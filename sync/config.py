@@ -108,6 +108,15 @@ def _urls(value: str) -> tuple[str, ...]:
     return tuple(parse(part.strip()) for part in value.split(",") if part.strip())
 
 
+def _key_variables(value: str) -> tuple[tuple[str, str], ...]:
+    """Read pairs of a host and the variable that holds its key."""
+    pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+    for host, _, name in pairs:
+        if not (host and name.isascii() and name.isidentifier()):
+            raise ValueError("expected host=VARIABLE, as in api.openai.com=OPENAI_API_KEY")
+    return tuple((host.lower(), name) for host, _, name in pairs)
+
+
 def _setting(default: Any, parse: Callable[[str], Any], help_text: str) -> Any:
     """Declare a field with its parser and the sentence of the reference manual."""
     return field(default=default, metadata={"parse": parse, "help": help_text})
@@ -204,6 +213,13 @@ class Settings:
         _seconds,
         "How often the revs of all repos are compared with what their PDSes say, in seconds: the "
         "default is a week. What a stream has left out unnoticed is found by that.",
+    )
+    embedder_keys: tuple[tuple[str, str], ...] = _setting(
+        (),
+        _key_variables,
+        "Which variables of the environment hold the keys of embedders for semantic search, by "
+        "their hosts: comma-separated, as in `api.openai.com=OPENAI_API_KEY`. A key is sent to its "
+        "host only, and stored nowhere.",
     )
     log_format: str = _setting(
         "auto",
@@ -338,7 +354,7 @@ def _parse_all(values: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
             numeric = item.metadata["parse"] in {_count, _seconds, _size}
             fallback = "expected a number" if numeric else "expected a valid URL"
             reason = str(error) if str(error).startswith("expected") else fallback
-            shown = "" if item.name == "database_url" else f" ({text!r})"
+            shown = "" if item.name in {"database_url", "embedder_keys"} else f" ({text!r})"
             raise ConfigurationError(f"{origin} cannot be used{shown}: {reason}.") from error
     return parsed
 

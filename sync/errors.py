@@ -17,7 +17,9 @@
     │   ├── ConsumerExists             the name is taken (SY304)
     │   ├── ViewNameTaken              by something else; or there is no such view (SY401)
     │   ├── ViewInUse                  something depends on the view as it is (SY402)
-    │   └── NoSuchProjection           there is none of that name that is the caller's (SY501)
+    │   ├── NoSuchProjection           there is none of that name that is the caller's (SY501)
+    │   ├── SearchUnavailable          pgvector is missing, or too old (SY601)
+    │   └── NoSuchSearch               there is none of that name (SY602)
     └── ProtocolError              5   bytes that break a rule of the protocol
         ├── FramingError           the connection must be dropped (FA-01)
         ├── MessageError           the message is dropped and counted, state stays (FA-02)
@@ -125,6 +127,14 @@ class NoSuchProjection(DatabaseRefusal):
     """There is no projection of that name, or it is somebody else's."""
 
 
+class SearchUnavailable(DatabaseRefusal):
+    """The database has no pgvector, or one that is too old."""
+
+
+class NoSuchSearch(DatabaseRefusal):
+    """There is no search of that name."""
+
+
 # The refusals a caller can act on, by SQLSTATE; any other SY… is a plain DatabaseRefusal.
 REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY001": NotTracked,
@@ -137,6 +147,8 @@ REFUSALS: dict[str, type[DatabaseRefusal]] = {
     "SY401": ViewNameTaken,
     "SY402": ViewInUse,
     "SY501": NoSuchProjection,
+    "SY601": SearchUnavailable,
+    "SY602": NoSuchSearch,
 }
 
 

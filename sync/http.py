@@ -199,12 +199,23 @@ class HttpClient:
     ) -> Reply:
         """Return the whole answer, whatever its status; raises `HttpFailure`."""
         async with self._open(url, timeout_s=timeout_s, params=params, headers=headers) as response:
-            body = bytearray()
-            async for chunk in _read_body(response):
-                body += chunk
-                if len(body) > max_bytes:
-                    raise HttpFailure("too_big", f"{url} sends more than {max_bytes} bytes")
-            return Reply(response.status_code, response.headers, bytes(body))
+            return await _read_reply(response, url, max_bytes=max_bytes)
+
+    async def post_json(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        max_bytes: int,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send JSON and return the whole answer; a redirect is one, too, and not followed."""
+        sent = {"content-type": "application/json", **(headers or {})}
+        async with self._open(
+            url, timeout_s=timeout_s, params=None, headers=sent, content=body
+        ) as response:
+            return await _read_reply(response, url, max_bytes=max_bytes)
 
     async def download(
         self,
@@ -239,12 +250,13 @@ class HttpClient:
         timeout_s: float,
         params: Mapping[str, str | int] | None,
         headers: Mapping[str, str] | None,
+        content: bytes | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Send a request; everything that can go wrong becomes one `HttpFailure`."""
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._follow(url, params, headers) as response,
+                self._follow(url, params, headers, content) as response,
             ):
                 yield response
         except RefusedAddress as error:
@@ -272,19 +284,35 @@ class HttpClient:
         url: str,
         params: Mapping[str, str | int] | None,
         headers: Mapping[str, str] | None,
+        content: bytes | None,
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request and follow redirects, whose bodies are not read."""
-        request = self._client.build_request("GET", url, params=params, headers=headers)
+        """Send a request and follow redirects, whose bodies are not read.
+
+        What is posted, with whatever key, goes to the URL that was given and nowhere else.
+        """
+        method = "GET" if content is None else "POST"
+        request = self._client.build_request(
+            method, url, params=params, headers=headers, content=content
+        )
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._client.send(request, stream=True)
             try:
-                if response.next_request is None:
+                if response.next_request is None or content is not None:
                     yield response
                     return
                 request = response.next_request
             finally:
                 await response.aclose()
         raise HttpFailure("unreachable", f"{url} redirects more than {MAX_REDIRECTS} times")
+
+
+async def _read_reply(response: httpx.Response, url: str, *, max_bytes: int) -> Reply:
+    body = bytearray()
+    async for chunk in _read_body(response):
+        body += chunk
+        if len(body) > max_bytes:
+            raise HttpFailure("too_big", f"{url} sends more than {max_bytes} bytes")
+    return Reply(response.status_code, response.headers, bytes(body))
 
 
 async def _read_body(response: httpx.Response) -> AsyncIterator[bytes]:

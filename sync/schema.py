@@ -56,6 +56,7 @@ def upgrade(url: str, *, restored: bool = False) -> str:
             _refuse_newer(database_revision(session))
             _migrate(connection, session)
             reload_sql(session)
+            session.execute("select sync_priv.define_searches()")
             session.execute("select sync_priv.refuse_torn()")
             session.execute("select sync_priv.notice_restore(%s)", [restored])
     except DBAPIError as error:
@@ -199,7 +200,7 @@ def _refuse_foreign_schemas(session: Session) -> None:
          where n.nspname = any (%s) and n.nspowner <> %s::regrole
          order by n.nspname limit 1
         """,
-        [[*RELOADED_SCHEMAS, "sync_migration", "sync_views"], OWNER],
+        [[*RELOADED_SCHEMAS, "sync_migration", "sync_views", "sync_search"], OWNER],
     ).fetchone()
     if row is not None:
         name, owner = row["nspname"], row["owner"]

@@ -15,6 +15,7 @@ import asyncpg
 from sync.checker import AccountChecker
 from sync.config import Settings
 from sync.database import IngestConnection
+from sync.embedding import Embedding
 from sync.errors import ConfigurationError, StandpipeError
 from sync.fetcher import Fetcher, FetcherParts
 from sync.gaps import GapCloser
@@ -145,6 +146,7 @@ class _Service:
             "retention": self._run_retention,
             "indexes": self._build_indexes,
             "projections": self._run_projections,
+            "embedding": self._embed_texts,
             "listener": self._listen,
         }
         async with asyncio.TaskGroup() as group:
@@ -218,6 +220,9 @@ class _Service:
 
     async def _run_projections(self, conn: IngestConnection) -> None:
         await Projections(self._url).run(conn)
+
+    async def _embed_texts(self, conn: IngestConnection) -> None:
+        await Embedding(self._url, self._settings).run(conn)
 
     async def _listen(self, conn: IngestConnection) -> None:
         """Turn notifications into wake-ups."""

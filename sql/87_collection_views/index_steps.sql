@@ -1,6 +1,6 @@
--- What is to be done so that the views have the indexes they ask for, with statistics, and the
--- records no others of theirs. Most of it cannot run in a function, or in any transaction, and all
--- waits for an index that is being built: so the service issues it.
+-- What is to be done so that views and searches have the indexes they ask for, those of views with
+-- statistics, and the records no others of theirs. Most of it cannot run in a function, or in any
+-- transaction, and all waits for an index that is being built: so the service issues it.
 --
 -- An index that was broken off is invalid, and made anew. Whoever builds holds advisory (7261, 5).
 --
@@ -42,6 +42,13 @@ as $$
   select distinct w.index_name, w.statement
     from sync_priv.wanted_indexes w
    where not exists (select from present p where p.index_name = w.index_name)
+   union all
+  select s.index_name, case when s.is_there
+                            then format('drop index concurrently sync_search.%I', s.index_name)
+                            else s.statement end
+    from sync_priv.search_indexes s
+   where not s.is_valid
 $$;
 comment on function sync.index_steps() is
-  'The statements, one an index or its statistics, that make and drop what views ask for.';
+  'The statements, one an index or its statistics, that make and drop what views and searches ask
+for.';

@@ -44,7 +44,7 @@ begin
                   where i.indrelid = v_table.oid and i.indisprimary and a.attidentity <> '') then
       format('the primary key of %s is numbered by itself: a rebuild could not tell its rows',
              v_target)
-    when not pg_has_role(v_code.proowner, 'sync_reader', 'member') then
+    when not pg_has_role(v_code.proowner, 'sync_reader', 'member') and v_owner <> 'sync_owner' then
       format('its role may not read: grant sync_reader to %I', v_owner)
     when not has_schema_privilege('sync_ingester', v_code.pronamespace, 'usage') then
       format('the service cannot call it: grant usage on schema %I to sync_ingester',

@@ -32,7 +32,10 @@ begin
          -- views
          'index_steps',
          -- projections
-         'run_projection', 'running_projections', 'note_projection_error')
+         'run_projection', 'running_projections', 'note_projection_error',
+         -- searches
+         'list_searches', 'waiting_texts', 'store_embeddings', 'refuse_text',
+         'note_search_error')
   loop
     execute format('grant execute on function %s to sync_ingester', v_routine);
   end loop;
@@ -52,3 +55,7 @@ grant execute on function sync_priv.claim_projection(text), sync_priv.take_chang
   sync_priv.deferred_constraints(), sync_priv.fail_projection(uuid, text, text),
   sync_priv.leave_run(uuid)
   to sync_ingester;
+
+-- Embeddings are written with its own rights, by the columns of each table that it was given.
+grant usage on schema sync_search to sync_ingester;
+grant execute on function sync_priv.vector_schema() to sync_ingester;

@@ -42,3 +42,7 @@ grant execute on function
   sync_priv.leave_run(uuid),
   sync_priv.begin_rebuild(text), sync_priv.own_writes(regclass),
   sync_priv.difference_steps(regclass, regclass) to sync_reader;
+
+-- Searches: sync.search() calls the function of one with the rights of its caller.
+grant usage on schema sync_search to sync_reader;
+grant execute on function sync.search(text, real[], int), sync.list_searches() to sync_reader;

@@ -35,6 +35,7 @@ COMMANDS = {
     "consumer": "sync.cli.consumer:consumer",
     "view": "sync.cli.view:view",
     "projection": "sync.cli.projection:projection",
+    "search": "sync.cli.search:search",
     "query": "sync.cli.query:query",
     "verify": "sync.cli.verify:verify",
     "import": "sync.cli.importing:import_command",

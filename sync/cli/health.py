@@ -328,6 +328,20 @@ def check_projections(session: Session) -> Iterator[Finding]:
         yield ok("projections", f"{len(rows)}, at most {lag:,} changes behind")
 
 
+def check_searches(session: Session) -> Iterator[Finding]:
+    """Find searches whose texts wait for an embedder that does not work."""
+    rows = session.execute("select * from sync.list_searches()").fetchall()
+    waiting = [row for row in rows if row["error_at"] is not None]
+    for row in waiting:
+        yield warn(
+            "searches",
+            f"The texts of search {row['name']} wait: {row['error']}.",
+            f"Look after its embedder, {row['embedder_url']}.",
+        )
+    if rows and not waiting:
+        yield ok("searches", f"{len(rows)}, with embedders that work")
+
+
 def check_disk(session: Session, settings: Settings) -> Finding:
     """Look at the room that is left, where the database is on this machine."""
     row = _one(session, "select pg_database_size(current_database()) as bytes")
@@ -355,6 +369,7 @@ CHECKS: dict[str, Callable[[Session], Iterator[Finding]]] = {
     "backlog": check_backlog,
     "consumers": check_consumers,
     "projections": check_projections,
+    "searches": check_searches,
 }
 
 

@@ -3,6 +3,7 @@
     standpipe-data/          0700, all that an embedded server ever writes
       cluster/               PostgreSQL's own files
       log/                   its log, one file a weekday
+      extensions/            what of its extensions the login may make
       password               of the login `standpipe`, 0600
       port                   on 127.0.0.1, kept so that a pasted URL stays valid
       lock, users            who is starting or stopping the server, and who uses it
@@ -71,6 +72,11 @@ class DataFolder:
     def log(self) -> Path:
         """The folder of the server's log."""
         return self.root / "log"
+
+    @property
+    def extensions(self) -> Path:
+        """A folder in which the server looks for extensions first."""
+        return self.root / "extensions"
 
     @property
     def startup_log(self) -> Path:

@@ -20,6 +20,7 @@ import psycopg
 from sync.embedded.account import Account, choose_account, readable_binaries
 from sync.embedded.binaries import Binaries, find_binaries
 from sync.embedded.cluster import DATABASE, LOGIN, DataFolder, make_cluster, write_private
+from sync.embedded.extensions import extension_settings
 from sync.embedded.processes import is_alive, postmaster, processes_in, remove_stale_pid_file
 from sync.errors import DatabaseUnavailable
 
@@ -116,7 +117,8 @@ class EmbeddedPostgres:
         self._wait_for_orphans()
         port = self._choose_port()
         command = [str(binaries.program("postgres")), "-D", str(folder.cluster)]
-        for name, value in _listening(port, folder.log).items():
+        chosen = _listening(port, folder.log) | extension_settings(folder, binaries, account)
+        for name, value in chosen.items():
             command += ["-c", f"{name}={value}"]
         return self._await_start(account, command, port)
 

@@ -283,3 +283,14 @@ def readable_python(account: Account, preamble: str) -> str:
             if done.returncode == 0:
                 return python
     pytest.skip(f"no {version} of this system can be used by an unprivileged user")
+
+
+def test_the_login_may_make_pgvector_and_nothing_else(tmp_path: Path) -> None:
+    """Nobody can log in as a superuser; from version 18 on it is trusted without one."""
+    if find_binaries().major < 18:
+        pytest.skip("PostgreSQL 15 to 17 look for extensions in one folder only")
+    with EmbeddedPostgres(tmp_path / "it's data") as url, psycopg.connect(url) as conn:
+        conn.execute("create extension vector")
+        assert conn.execute("select '[1,2]'::vector <=> '[2,1]'").fetchone() is not None
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("create extension file_fdw")

@@ -67,6 +67,11 @@ NOT_AN_OPERATOR = [
     "select sync.drop_view('mine')",
     "select sync.put_lexicon('a.b.c', '{}', 'did:plc:x', 'b')",
     "create view sync_views.mine as select 1 as x",
+    f"select sync.enable_search('mine', '{POST}', 'null', 'http://x/', 3)",
+    "select sync.disable_search('mine')",
+    "select * from sync.count_texts('mine')",
+    "create table sync_search.mine ()",
+    "create function sync_search.mine__find(real[], int) returns int return 1",
     "create function sync_migration.mine() returns int return 1",
     "create or replace function sync_migration.as_text(jsonb) returns text return 'x'",
     "select sync.track_repos('{}')",
@@ -100,6 +105,7 @@ FORGING = [
     "update sync.consumers set owner_name = 'second'",
     "update sync_priv.consumer_shards set position = 0",
     "update sync.projections set apply_schema = 'second'",
+    "update sync.searches set embedder_url = 'http://x/'",
     "insert into sync_priv.projection_runs values ('1', 1, gen_random_uuid())",
     "insert into sync.changes (change_id, kind) values (99, 'purge')",
     "insert into sync_priv.pending_changes (xid, kind) values (pg_current_xact_id(), 'purge')",
@@ -129,6 +135,10 @@ INGESTING = [
     "select * from sync.repo_proof('did:plc:x')",
     "select sync.add_source('wss://forged.example')",
     "select sync.remove_source('wss://forged.example')",
+    "select * from sync.waiting_texts('x', '', '', 1)",
+    "select sync.store_embeddings('x', '{}', '{}', '{}', '{}')",
+    "select sync.refuse_text('x', 'a', 'b', 'c', 'd')",
+    "select sync.note_search_error('x', 'forged')",
 ]  # fmt: skip
 
 CONSUMING = [
@@ -139,6 +149,7 @@ CONSUMING = [
     "select * from sync.get_record('at://did:plc:x/a.b.c/d')",
     f"select * from sync.list_records('{POST}')",
     "select sync.position_id('1.1')",
+    "select * from sync.search('x', '{1}')",
 ]  # fmt: skip
 
 APP_TABLE = ["select from first.notes", "delete from first.notes", "drop table first.notes"]
@@ -197,6 +208,7 @@ MAY = {
         "select sync.create_consumer('mine'), sync.replay('mine'), sync.drop_consumer('mine')",
         f"select * from sync.get_record('at://{did(0)}/{POST}/a')",
         f"select * from sync.list_records('{POST}')",
+        "select * from sync.list_searches()",
         "create table second.copy as select * from sync.records",
         "listen sync_changes",
     ],

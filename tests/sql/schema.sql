@@ -144,6 +144,20 @@ create table sync.repos (
   signer_serial bigint,
   stale_since timestamp with time zone
 );
+create table sync.searches (
+  search_id bigint not null generated always as identity,
+  name text collate "C" not null,
+  collection_id integer not null,
+  expression text collate "C" not null,
+  embedder_url text collate "C" not null,
+  model text collate "C",
+  dimensions integer not null,
+  rate_per_s real,
+  batch_size integer not null,
+  error text collate "C",
+  error_at timestamp with time zone,
+  created_at timestamp with time zone not null
+);
 create table sync.sources (
   source_id integer not null generated always as identity,
   url text collate "C" not null,
@@ -405,6 +419,12 @@ alter table sync.repos add constraint repos_local_status_check CHECK ((local_sta
 alter table sync.repos add constraint repos_pkey PRIMARY KEY (repo_id);
 alter table sync.repos add constraint repos_sync_state_check CHECK ((sync_state = ANY (ARRAY['pending'::text, 'fetching'::text, 'synchronized'::text, 'desynchronized'::text, 'failed'::text])));
 alter table sync.repos add constraint repos_tracked_by_check CHECK ((tracked_by = ANY (ARRAY['did'::text, 'import'::text])));
+alter table sync.searches add constraint searches_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 2048)));
+alter table sync.searches add constraint searches_dimensions_check CHECK (((dimensions >= 1) AND (dimensions <= 4000)));
+alter table sync.searches add constraint searches_name_check CHECK (((name ~ '^[a-z][a-z0-9]*(_[a-z0-9]+)*$'::text) AND (length(name) <= 40)));
+alter table sync.searches add constraint searches_name_key UNIQUE (name);
+alter table sync.searches add constraint searches_pkey PRIMARY KEY (search_id);
+alter table sync.searches add constraint searches_rate_per_s_check CHECK ((rate_per_s > (0)::double precision));
 alter table sync.sources add constraint sources_kind_check CHECK ((kind = ANY (ARRAY['relay'::text, 'pds'::text])));
 alter table sync.sources add constraint sources_pkey PRIMARY KEY (source_id);
 alter table sync.sources add constraint sources_url_key UNIQUE (url);
@@ -647,6 +667,13 @@ create view sync_priv.log_partitions (
   bytes bigint,
   total_bytes numeric
 );
+create view sync_priv.search_indexes (
+  name text,
+  index_name text,
+  statement text,
+  is_there boolean,
+  is_valid boolean
+);
 create view sync_priv.visible_repos (
   repo_id bigint,
   did text,
@@ -688,6 +715,8 @@ create function sync.close_gap(p_source_id integer, p_gap_since timestamp with t
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.compare_repos(p_older_than interval DEFAULT '00:00:00'::interval) returns integer
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.count_texts(p_name text, OUT embedded bigint, OUT waiting bigint, OUT refused bigint, OUT refused_uri text, OUT refused_for text) returns record
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync.create_consumer(p_name text, p_collections text[] DEFAULT NULL::text[], p_dids text[] DEFAULT NULL::text[], p_start text DEFAULT 'beginning'::text, p_shards integer DEFAULT 1) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.create_projection(p_name text, p_target regclass, p_collections text[], p_apply regprocedure, p_adopt boolean DEFAULT false) returns void
@@ -696,6 +725,8 @@ create function sync.create_view(p_view text, p_nsid text, p_lexicon jsonb DEFAU
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.diff_repos(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns TABLE(repo_id bigint, collection text, rkey text, cid bytea)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.disable_search(p_name text) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.doubt_identities(p_dids text[]) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.drop_consumer(p_name text) returns void
@@ -703,6 +734,8 @@ create function sync.drop_consumer(p_name text) returns void
 create function sync.drop_projection(p_name text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.drop_view(p_view text) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync.enable_search(p_name text, p_nsid text, p_text text, p_embedder text, p_dimensions integer, p_model text DEFAULT NULL::text, p_rate real DEFAULT NULL::real, p_batch integer DEFAULT 64) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.enabled_sources() returns TABLE(source_id integer, url text, kind text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
@@ -726,6 +759,8 @@ create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_befor
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
   language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
+create function sync.list_searches() returns TABLE(name text, collection text, expression text, embedder_url text, model text, dimensions integer, rate_per_s real, batch_size integer, is_indexed boolean, projection_state text, is_at_rest boolean, error text, error_at timestamp with time zone, created_at timestamp with time zone)
+  language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_views() returns TABLE(view text, collection text, is_tracked boolean, columns text[], newest_by text, indexes_ready text[], indexes_missing text[], lexicon_did text, is_missing boolean, changed_at timestamp with time zone)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.maintain() returns boolean
@@ -735,6 +770,8 @@ create function sync.note_gap(p_source_id integer) returns void
 create function sync.note_problems(p_reasons text[], p_hosts text[], p_dids text[], p_details text[], p_events bigint[], p_samples bytea[]) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_projection_error(p_name text, p_error text) returns void
+  language sql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.note_search_error(p_name text, p_error text) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.note_trouble(p_source_id integer, p_trouble text) returns void
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
@@ -758,6 +795,8 @@ create function sync.reconcile_repos(p_repo_ids bigint[], p_record_counts bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.recover_fetches() returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.refuse_text(p_name text, p_did text, p_rkey text, p_text text, p_error text) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.release_fetch(p_repo_id bigint, p_generation bigint, p_fetch_token bigint) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.remove_source(p_url text) returns boolean
@@ -786,6 +825,8 @@ create function sync.running_projections() returns SETOF text
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.sample_repos(p_count integer) returns SETOF text
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.search(p_name text, p_embedding real[], p_limit integer DEFAULT 10) returns TABLE(uri text, did text, rkey text, text text, distance double precision)
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync.set_identity(p_did text, p_handle text, p_pds_url text, p_signing_key text, p_age interval DEFAULT '00:00:00'::interval) returns boolean
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.set_retention(p_keep_age interval, p_max_age interval DEFAULT NULL::interval, p_max_bytes bigint DEFAULT NULL::bigint) returns void
@@ -796,6 +837,8 @@ create function sync.signer_serial() returns bigint
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.stop_source(p_source_id integer, p_error text) returns void
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.store_embeddings(p_name text, p_dids text[], p_rkeys text[], p_texts text[], p_embeddings real[]) returns bigint
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync.take_down_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.track_collections(p_patterns text[]) returns bigint
@@ -810,6 +853,8 @@ create function sync.untrack_collections(p_patterns text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.untrack_repos(p_dids text[]) returns bigint
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.waiting_texts(p_name text, p_after_did text, p_after_rkey text, p_limit integer) returns TABLE(did text, rkey text, text text)
+  language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_migration.as_array(p_value jsonb) returns jsonb
   language sql immutable;
 create function sync_migration.as_blob(p_value jsonb) returns jsonb
@@ -874,6 +919,8 @@ create function sync_priv.checked_expression(p_expression text) returns text
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.checked_place(p_schema text, p_name text, p_collection_id integer) returns void
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.checked_text(p_expression text) returns text
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.chosen_indexes(p_asked text[], p_before text[], p_columns jsonb) returns text[]
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.chosen_order(p_asked text, p_before text, p_columns jsonb) returns text
@@ -902,6 +949,10 @@ create function sync_priv.covers_nsid(p_patterns text[], p_nsid text) returns bo
   language sql immutable;
 create function sync_priv.deferred_constraints() returns text
   language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.define_search(p_search sync.searches) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.define_searches() returns bigint
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.define_view(p_view text, p_collection_id integer, p_columns jsonb, p_newest_by text) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.difference_steps(p_target regclass, p_source regclass) returns TABLE(deletion text, updating text, insertion text)
@@ -969,6 +1020,8 @@ create function sync_priv.is_shown(p_repo_id bigint, p_collection_id integer) re
 create function sync_priv.is_tracked_nsid(p_nsid text) returns boolean
   language sql stable;
 create function sync_priv.judge_stage(p_repo_ids bigint[], p_record_counts bigint[], p_data_cids bytea[]) returns void
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.keep_embedding() returns trigger
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.lane_readers(p_source_id integer) returns TABLE(pid integer)
   language sql volatile set search_path=pg_catalog, pg_temp;
@@ -1062,6 +1115,8 @@ create function sync_priv.replayed_repos(p_consumer sync.consumers, p_dids text[
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.require_stage() returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
+create function sync_priv.require_vector() returns name
+  language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.rest_steps(p_item_collection integer, p_last sync_priv.batch_step, p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.restart_outrun(p_consumer sync.consumers) returns void
@@ -1072,6 +1127,8 @@ create function sync_priv.retire_log() returns boolean
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.run_of(p_token uuid) returns sync.projections
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.search_distance(p_dimensions integer, p_vector name) returns text
+  language sql immutable set search_path=pg_catalog, pg_temp;
 create function sync_priv.set_lanes(p_source_id integer, p_lanes integer) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.snapshot_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_upto bigint, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
@@ -1083,6 +1140,8 @@ create function sync_priv.stored_places(p_repo_ids bigint[], p_collection_ids in
 create function sync_priv.take_changes(p_token uuid, p_max integer, OUT changes sync.change[], OUT taken bigint, OUT is_whole boolean) returns record
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp set enable_seqscan=off set jit=off;
 create function sync_priv.typed_columns(p_view text, p_columns jsonb) returns jsonb
+  language sql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.vector_schema() returns name
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.view_columns(p_nsid text, p_lexicon jsonb, p_given jsonb, p_before jsonb) returns jsonb
   language plpgsql stable set search_path=pg_catalog, pg_temp;
@@ -1143,11 +1202,14 @@ grant execute on routine sync.intern_collections(bigint[],text[]) to sync_ingest
 grant execute on routine sync.leave_lane(integer,integer) to sync_ingester;
 grant execute on routine sync.list_heads(bigint,integer,timestamp with time zone) to sync_ingester;
 grant execute on routine sync.list_records(text,text,integer) to sync_reader;
+grant execute on routine sync.list_searches() to sync_ingester;
+grant execute on routine sync.list_searches() to sync_reader;
 grant execute on routine sync.list_views() to sync_reader;
 grant execute on routine sync.maintain() to sync_ingester;
 grant execute on routine sync.note_gap(integer) to sync_ingester;
 grant execute on routine sync.note_problems(text[],text[],text[],text[],bigint[],bytea[]) to sync_ingester;
 grant execute on routine sync.note_projection_error(text,text) to sync_ingester;
+grant execute on routine sync.note_search_error(text,text) to sync_ingester;
 grant execute on routine sync.note_trouble(integer,text) to sync_ingester;
 grant execute on routine sync.open_gaps() to sync_ingester;
 grant execute on routine sync.open_stage() to sync_ingester;
@@ -1158,6 +1220,7 @@ grant execute on routine sync.read_changes(text,integer,integer) to sync_reader;
 grant execute on routine sync.rebuild_projection(text) to sync_reader;
 grant execute on routine sync.reconcile_repos(bigint[],bigint[],bytea[]) to sync_ingester;
 grant execute on routine sync.recover_fetches() to sync_ingester;
+grant execute on routine sync.refuse_text(text,text,text,text,text) to sync_ingester;
 grant execute on routine sync.release_fetch(bigint,bigint,bigint) to sync_ingester;
 grant execute on routine sync.remove_source(text) to sync_ingester;
 grant execute on routine sync.replay(text,text[],text[]) to sync_reader;
@@ -1171,12 +1234,15 @@ grant execute on routine sync.run_projection(text,integer) to sync_ingester;
 grant execute on routine sync.run_projection(text,integer) to sync_reader;
 grant execute on routine sync.running_projections() to sync_ingester;
 grant execute on routine sync.sample_repos(integer) to sync_reader;
+grant execute on routine sync.search(text,real[],integer) to sync_reader;
 grant execute on routine sync.set_identity(text,text,text,text,interval) to sync_ingester;
 grant execute on routine sync.share_lanes(integer,integer) to sync_ingester;
 grant execute on routine sync.signer_serial() to sync_ingester;
 grant execute on routine sync.stop_source(integer,text) to sync_ingester;
+grant execute on routine sync.store_embeddings(text,text[],text[],text[],real[]) to sync_ingester;
 grant execute on routine sync.tracked_collections() to sync_ingester;
 grant execute on routine sync.tracked_repos(bigint,bigint) to sync_ingester;
+grant execute on routine sync.waiting_texts(text,text,text,integer) to sync_ingester;
 grant execute on routine sync_migration.as_array(jsonb) to sync_reader;
 grant execute on routine sync_migration.as_blob(jsonb) to sync_reader;
 grant execute on routine sync_migration.as_boolean(jsonb) to sync_reader;
@@ -1216,6 +1282,7 @@ grant execute on routine sync_priv.own_writes(regclass) to sync_reader;
 grant execute on routine sync_priv.partition_size() to sync_reader;
 grant execute on routine sync_priv.take_changes(uuid,integer) to sync_ingester;
 grant execute on routine sync_priv.take_changes(uuid,integer) to sync_reader;
+grant execute on routine sync_priv.vector_schema() to sync_ingester;
 grant usage on schema sync to sync_ingester;
 grant usage on schema sync to sync_reader;
 grant usage on schema sync to sync_replicator;

@@ -53,6 +53,7 @@ WITH_ONE_TEXT = {
         "select sync.resume_projection(%s)",
         "select sync.rebuild_projection(%s)",
         "select sync.drop_projection(%s)",
+        "select sync.search(%s, '{1}')",
         "select sync.position_id(%s)",
         "select sync.get_record(%s)",
         "select sync.list_records(%s)",
@@ -76,6 +77,13 @@ WITH_ONE_TEXT = {
         "select sync.create_view('x', 'a.b.c', null, '{\"x\": \"1\"}', array[%s])",
         "select sync.create_view('x', 'a.b.c', null, '{\"x\": \"1\"}', null, %s)",
         "select sync.drop_view(%s)",
+        "select sync.enable_search(%s, 'a.b.c', 'null', 'http://x/', 3)",
+        "select sync.enable_search('x', %s, 'null', 'http://x/', 3)",
+        "select sync.enable_search('x', 'a.b.c', %s, 'http://x/', 3)",
+        "select sync.enable_search('x', 'a.b.c', 'null', %s, 3)",
+        "select sync.enable_search('x', 'a.b.c', 'null', 'http://x/', 3, %s)",
+        "select sync.disable_search(%s)",
+        "select sync.count_texts(%s)",
         "select sync.put_lexicon(%s, '{}', 'did:web:x.test', 'b')",
         "select sync.put_lexicon('a.b.c', '{}', %s, 'b')",
         "select sync.put_lexicon('a.b.c', '{}', 'did:web:x.test', %s)",
@@ -134,6 +142,9 @@ COMPOSING = {"open_stage", "make_partitions"}
 RUN_AS_CALLER = {
     "checked_expression", "define_view", "drop_view", "apply_step", "create_projection",
     "rebuild_projection",
+    # Of a search each names its own table, to which its caller needs a right; and what makes one.
+    "checked_text", "define_search", "enable_search", "disable_search", "count_texts", "search",
+    "waiting_texts", "store_embeddings", "refuse_text",
     "projection_flaw",  # which only says the word
 }  # fmt: skip
 # Projections are about a table and a function of the caller. What is given them runs with his

@@ -1,0 +1,455 @@
+"""sync.search() and what keeps its tables: texts as records have them, embeddings as texts do."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from sync.roles import INGESTER, READER
+from sync.schema import upgrade
+from tests.embedders import DIMENSIONS, embed
+from tests.postgres import TEMPLATE, Server
+from tests.sql.driver import POST, did
+from tests.sql.readers import Session, World
+from tests.sql.searching import NAME, Searching, enable
+
+MISSING = "SY601"
+
+
+@pytest.fixture
+def search(db: Session) -> Searching:
+    """Return a search over a few posts of two repos."""
+    search = Searching(World(db))
+    for repo, rkey, text in (
+        (0, "boat", "a small boat in a storm"),
+        (0, "ship", "a large ship in the harbour"),
+        (1, "cake", "butter sugar flour and eggs"),
+    ):
+        search.write(repo, rkey, json.dumps({"text": text}))
+    search.enable()
+    return search
+
+
+def refusal(db: Session, statement: str, *args: Any) -> psycopg.Error:
+    with pytest.raises(psycopg.Error) as caught, db.transaction():
+        db.execute(statement.encode(), args)
+    return caught.value
+
+
+# Texts ------------------------------------------------------------------------------------------
+
+
+def test_texts_are_those_of_the_visible_records(search: Searching) -> None:
+    search.settle()
+    assert len(search.kept()) == 3
+    search.write(0, "boat", '{"text": "another text"}')
+    search.world.remove(0, "ship")
+    search.write(0, "long", json.dumps({"text": " \n" + "word " * 3000}))
+    for number, odd in enumerate(
+        ["{}", '{"text": null}', '{"text": "  \\n\\t "}', '{"text": 5}', '{"text": {"a": [1]}}',
+         "[]", '"text"', "1", "null"]
+    ):  # fmt: skip
+        search.write(1, f"odd{number}", odd)
+    search.settle()
+    expected = search.expected()
+    kept = {key: text for key, text in search.kept().items() if not key[1].startswith("odd")}
+    assert kept == {key: text for key, text in expected.items() if not key[1].startswith("odd")}
+    assert {key[1] for key in search.kept()} == {"boat", "long", "cake", "odd3", "odd4"}
+
+
+def test_a_record_that_loses_its_text_is_found_no_longer(search: Searching) -> None:
+    search.embed_all()
+    search.write(0, "boat", '{"text": " "}')
+    search.settle()
+    assert {key[1] for key in search.kept()} == {"ship", "cake"}
+
+
+def test_taking_down_and_restoring_takes_texts_along(search: Searching) -> None:
+    search.embed_all()
+    search.world.take_down(0)
+    search.settle()
+    assert {key[1] for key in search.kept()} == {"cake"}
+    search.world.restore(0)
+    search.settle()
+    assert search.kept() == search.expected()
+    assert search.embedded() == {"cake"}
+
+
+def test_a_text_that_cannot_be_made_is_none(db: Session) -> None:
+    """An error for one record of a stranger would stop the search for all."""
+    search = Searching(World(db))
+    search.enable(p_text="(10 / (value ->> 'n')::int)::text")
+    for rkey, value in (("a", '{"n": 5}'), ("b", '{"n": 0}'), ("c", '{"n": "x"}'), ("d", "[]")):
+        search.write(0, rkey, value)
+    search.settle()
+    assert search.kept() == {(did(0), "a"): "2"}
+
+
+# Embeddings -------------------------------------------------------------------------------------
+
+
+def test_texts_wait_in_the_order_of_their_keys(search: Searching) -> None:
+    search.settle()
+    waiting = search.waiting()
+    assert [text[1] for text in waiting] == ["boat", "ship", "cake"]
+    assert [text[1] for text in search.waiting(waiting[0][:2], 1)] == ["ship"]
+    assert search.waiting(waiting[-1][:2]) == []
+
+
+def test_an_embedding_is_written_once_and_only_beside_its_text(search: Searching) -> None:
+    search.settle()
+    waiting = search.waiting()
+    search.write(0, "boat", '{"text": "changed meanwhile"}')
+    search.world.remove(1, "cake")
+    search.settle()
+    assert search.store(waiting) == 1
+    assert search.store(waiting) == 0
+    assert search.embedded() == {"ship"}
+    assert [text[1:] for text in search.waiting()] == [("boat", "changed meanwhile")]
+
+
+def test_an_embedding_goes_with_a_change_and_stays_without_one(search: Searching) -> None:
+    search.embed_all()
+    search.write(0, "boat", '{"text": "a small boat in a storm", "langs": ["en"]}')
+    search.write(0, "ship", '{"text": "no more"}')
+    search.settle()
+    assert search.embedded() == {"boat", "cake"}
+
+
+def test_a_rebuild_keeps_embeddings_and_mends_texts(search: Searching) -> None:
+    search.embed_all()
+    search.db.execute("update sync_search.posts set text = 'wrong' where rkey = 'ship'")
+    search.db.execute("select * from sync.rebuild_projection(%s)", [f"search {NAME}"])
+    assert search.kept() == search.expected()
+    assert search.embedded() == {"boat", "cake"}
+
+
+def test_a_text_that_was_refused_waits_no_longer_until_it_changes(search: Searching) -> None:
+    search.settle()
+    [boat, *_] = search.waiting()
+    refuse = "select sync.refuse_text(%s, %s, %s, %s, 'too odd')"
+    search.db.execute(refuse, [NAME, boat[0], boat[1], "another text"])
+    assert len(search.waiting()) == 3
+    search.db.execute(refuse, [NAME, *boat])
+    assert len(search.waiting()) == 2
+    assert search.store([boat]) == 0
+    counts = search.db.execute("select * from sync.count_texts(%s)", [NAME]).fetchone()
+    uri = f"at://{did(0)}/{POST}/boat"
+    assert counts == {
+        "embedded": 0, "waiting": 2, "refused": 1, "refused_uri": uri, "refused_for": "too odd"
+    }  # fmt: skip
+    search.write(0, "boat", '{"text": "less odd"}')
+    search.settle()
+    assert len(search.waiting()) == 3
+
+
+# Finding ----------------------------------------------------------------------------------------
+
+
+def test_the_nearest_come_first(search: Searching) -> None:
+    search.embed_all()
+    assert search.find("small boat storm")[0] == "boat"
+    assert search.find("flour and sugar")[0] == "cake"
+    assert len(search.find("a")) == 3
+    assert len(search.find("a", 2)) == 2
+    row = search.db.execute(
+        "select * from sync.search(%s, %s::real[], 1)", [NAME, embed("butter sugar flour and eggs")]
+    ).fetchone()
+    assert row is not None
+    assert row["uri"] == f"at://{did(1)}/{POST}/cake"
+    assert row["text"] == "butter sugar flour and eggs"
+    assert row["distance"] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_hidden_or_gone_is_never_found(search: Searching) -> None:
+    """Also while the table does not know of it yet, as when its projection is paused."""
+    search.embed_all()
+    search.world.take_down(0)
+    assert search.find("boat") == ["cake"]
+    search.world.restore(0)
+    search.world.remove(0, "boat")
+    assert set(search.find("boat")) == {"ship", "cake"}
+    search.world.untrack(0)
+    assert search.find("boat") == ["cake"]
+
+
+def test_hits_that_are_hidden_do_not_crowd_out_the_others(search: Searching) -> None:
+    for number in range(200):
+        search.write(0, f"n{number}", '{"text": "flour and sugar"}')
+    search.embed_all()
+    search.db.execute("analyze sync_search.posts")
+    for statement in index_statements(search.db):
+        search.db.execute(statement.replace("concurrently ", "").encode())
+    search.world.take_down(0)
+    assert search.find("flour and sugar", 5) == ["cake"]
+
+
+@pytest.mark.parametrize("embedding", ["{1,2}", "{}", "{NULL}", "{NaN}", None])
+def test_an_embedding_of_another_kind_is_refused(search: Searching, embedding: Any) -> None:
+    statement = "select * from sync.search('posts', %s::real[])"
+    assert refusal(search.db, statement, embedding).sqlstate == "SY002"
+    nan = "{" + ",".join(["NaN"] * DIMENSIONS) + "}"
+    assert refusal(search.db, statement, nan).sqlstate == "SY002"
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001, None])
+def test_a_limit_is_within_bounds(search: Searching, limit: Any) -> None:
+    statement = "select * from sync.search('posts', %s::real[], %s)"
+    assert refusal(search.db, statement, embed("a"), limit).sqlstate == "SY002"
+
+
+@pytest.mark.parametrize("name", ["none", "", None, "posts__find", "POSTS", 'x"; drop', "x" * 500])
+def test_there_is_no_search_of_another_name(search: Searching, name: Any) -> None:
+    for statement in (
+        "select * from sync.search(%s, '{1}')",
+        "select sync.disable_search(%s)",
+        "select * from sync.count_texts(%s)",
+    ):
+        assert refusal(search.db, statement, name).sqlstate == "SY602"
+
+
+# Making one -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        *({"p_name": name} for name in (
+            None, "", "Posts", "1a", "a b", "a-b", "a__b", "_a", "a_", "x" * 41, 'a"b', "pösts")),
+        *({"p_nsid": nsid} for nsid in (None, "", "app.bsky.*", "*", "not one")),
+        *({"p_embedder": url} for url in (
+            None, "", "x", "ftp://x/", "http://a:b@c/", "http://", "http://a b/")),
+        *({"p_dimensions": number} for number in (None, 0, -1, 4001)),
+        *({"p_rate": rate} for rate in (0, -1, float("nan"))),
+        *({"p_batch": number} for number in (None, 0, 2049)),
+        {"p_model": "x" * 201},
+        *({"p_text": text} for text in (
+            None, "", "  ", "--", "value ->> 'a'; drop table x", "value ->> 'a')",
+            "value ->> 'a') , (1",
+            "value ->> 'a' from sync.repos", "nothing", "op", "did", "found::text", "$1", "sqlerrm",
+            "(select 'x')", "(select did from sync.repos limit 1)", "random()::text", "now()::text",
+            "current_user::text", "pg_read_file('x')", "set_config('role', 'x', false)",
+            "count(*)::text", "unnest(array['a'])", "row_number() over ()", "pg_sleep(1)",
+            "query_to_xml('select 1', true, true, '')::text", "1/0")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_is_refused(db: Session, chosen: dict[str, Any]) -> None:
+    World(db)
+    with pytest.raises(psycopg.Error) as caught, db.transaction():
+        enable(db, **chosen)
+    assert caught.value.sqlstate == "SY002"
+    assert db.execute("select from sync.searches").fetchall() == []
+
+
+def test_an_expression_takes_nothing_that_somebody_could_exchange(db: Session) -> None:
+    World(db)
+    db.execute("create schema app")
+    db.execute("create function app.f(jsonb) returns text immutable language sql return 'x'")
+    db.execute("create function pg_temp.f(jsonb) returns text immutable language sql return 'x'")
+    for text in ("app.f(value)", "pg_temp.f(value)"):
+        told = pytest.raises(psycopg.Error, match="may not use the function")
+        with told as caught, db.transaction():
+            enable(db, p_text=text)
+        assert caught.value.sqlstate == "SY002"
+    enable(db, p_text="sync_migration.as_text(value -> 'text')")
+
+
+def test_a_name_is_taken_once(search: Searching) -> None:
+    with pytest.raises(psycopg.Error) as caught, search.db.transaction():
+        search.enable()
+    assert caught.value.sqlstate == "SY603"
+    search.enable(p_name="others")
+    search.db.execute("select sync.disable_search('others'), sync.disable_search('posts')")
+    rows = search.db.execute(
+        "select relname from pg_class where relnamespace = 'sync_search'::regnamespace"
+        " union all select proname from pg_proc where pronamespace = 'sync_search'::regnamespace"
+        " union all select name from sync.projection_status"
+    ).fetchall()
+    assert rows == []
+    search.enable()
+    search.settle()
+    assert search.kept() == search.expected()
+
+
+def test_the_list_says_what_there_is(search: Searching) -> None:
+    [row] = search.db.execute("select * from sync.list_searches()").fetchall()
+    assert (row["name"], row["collection"], row["dimensions"]) == (NAME, POST, DIMENSIONS)
+    assert (row["is_indexed"], row["projection_state"], row["error"]) == (False, "running", None)
+    search.db.execute("select sync.note_search_error('posts', 'it is down')")
+    [row] = search.db.execute("select * from sync.list_searches()").fetchall()
+    assert row["error"] == "it is down"
+    search.db.execute(f"set local role {READER}".encode())
+    [row] = search.db.execute("select * from sync.list_searches()").fetchall()
+    assert row["error"] is None
+    assert row["error_at"] is not None
+
+
+def test_more_than_an_index_takes_in_full_width(db: Session) -> None:
+    search = Searching(World(db))
+    search.enable(p_dimensions=3000)
+    search.write(0, "a", '{"text": "a"}')
+    search.settle()
+    numbers = embed("a", dimensions=3000)
+    db.execute(
+        "select sync.store_embeddings('posts', array[%s], array['a'], array['a'], %s::real[])",
+        [did(0), numbers],
+    )
+    for statement in index_statements(db):
+        db.execute(statement.replace("concurrently ", "").encode())
+    rows = db.execute("select rkey from sync.search('posts', %s::real[])", [numbers]).fetchall()
+    assert [row["rkey"] for row in rows] == ["a"]
+
+
+# Roles ------------------------------------------------------------------------------------------
+
+
+def refused(db: Session, statement: str) -> bool:
+    try:
+        with db.transaction(force_rollback=True):
+            db.execute(statement.encode())
+    except psycopg.errors.InsufficientPrivilege:
+        return True
+    return False
+
+
+def test_a_reader_searches_and_touches_nothing(search: Searching) -> None:
+    search.embed_all()
+    search.db.execute(f"set local role {READER}".encode())
+    assert search.find("boat")[0] == "boat"
+    for statement in (
+        "select from sync_search.posts",
+        "delete from sync_search.posts",
+        "select from sync.searches",
+        "select sync_search.posts__text('{}', null, null)",
+        "select sync_search.posts__apply('pg_class', '{}')",
+        "select sync.waiting_texts('posts', '', '', 1)",
+        "select sync.disable_search('posts')",
+        "select sync.enable_search('x', 'a.b.c', '1', 'http://x/', 3)",
+        "create table sync_search.mine ()",
+    ):
+        assert refused(search.db, statement), statement
+
+
+def test_the_service_writes_embeddings_and_no_texts(search: Searching) -> None:
+    search.settle()
+    search.db.execute(f"set local role {INGESTER}".encode())
+    assert search.store(search.waiting()) == 3
+    search.db.execute("select sync.note_search_error('posts', null)")
+    for statement in (
+        "update sync_search.posts set text = 'x'",
+        "insert into sync_search.posts (did, rkey, text) values ('a', 'b', 'c')",
+        "delete from sync_search.posts",
+        "select from sync.searches",
+        "select * from sync.search('posts', '{1}')",
+    ):
+        assert refused(search.db, statement), statement
+
+
+# Without pgvector, upgrades, plans ----------------------------------------------------------------
+
+
+@pytest.fixture
+def own_database(postgres: Server) -> Iterator[str]:
+    with postgres.database(template=TEMPLATE) as name:
+        yield postgres.service_url(name)
+
+
+def test_without_pgvector_it_says_who_can_help(own_database: str) -> None:
+    with psycopg.connect(own_database, autocommit=True) as conn:
+        name = conn.info.dbname
+        assert conn.execute("select sync_priv.vector_schema()").fetchone() == (None,)
+        conn.execute(f"revoke create on database {name} from sync_owner".encode())
+        conn.execute("set role sync_owner")
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute("select sync.enable_search('posts', %s, '1', 'http://x/', 3)", [POST])
+        assert caught.value.sqlstate == MISSING
+        assert 'superuser run "create extension vector"' in str(caught.value)
+        assert conn.execute("select from sync.list_searches()").fetchall() == []
+        assert conn.execute("select from sync.index_steps()").fetchall() == []
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute("select * from sync.search('posts', '{1,2,3}')")
+        assert caught.value.sqlstate == "SY602"
+        conn.execute("reset role")
+        conn.execute(f"grant create on database {name} to sync_owner".encode())
+    upgrade(own_database)
+
+
+def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, session: Any) -> None:
+    conn = session()
+    with conn.transaction():
+        search = Searching(World(conn))
+        search.write(0, "a", '{"text": "a small boat"}')
+    search.enable()
+    search.embed_all()
+    conn.execute("drop function sync_search.posts__find")
+    upgrade(clone)
+    assert search.find("boat") == ["a"]
+    search.write(0, "b", '{"text": "a ship"}')
+    search.embed_all()
+    assert set(search.find("ship")) == {"a", "b"}
+
+
+def index_statements(db: Session) -> list[str]:
+    rows = db.execute(
+        "select statement from sync.index_steps() where index_name like '%\\_\\_embedding'"
+    ).fetchall()
+    return [row["statement"] for row in rows]
+
+
+def test_at_volume_the_index_finds(clone: str, session: Any) -> None:
+    conn = session()
+    with conn.transaction():
+        search = Searching(World(conn))
+    search.enable()
+    with conn.transaction():
+        conn.execute("set local sync.self_logged = 'on'")
+        conn.execute(
+            """
+            insert into sync.stored_records (repo_id, collection_id, rkey, cid, rev, value)
+            select r.repo_id, c.collection_id, 'r' || n, '\\x01711220' || sha256(n::text::bytea),
+                   '3kaaaaaaaaaaa', '{}'
+              from generate_series(1, 20000) n, sync.collections c, sync.repos r
+             where c.nsid = %s and r.did = %s
+            """,
+            [POST, did(0)],
+        )
+        conn.execute(
+            """
+            insert into sync_search.posts (did, rkey, text, embedding)
+            select %s, 'r' || n, 'x', array(select (hashint8(n * 1000 + d) %% 1000)::real
+                                              from generate_series(1, %s) d)::public.vector
+              from generate_series(1, 20000) n
+            """,
+            [did(0), DIMENSIONS],
+        )
+    [statement] = index_statements(conn)
+    conn.execute(statement.encode())
+    assert index_statements(conn) == []
+    conn.execute("analyze")
+    plan = explain(conn)
+    assert "posts__embedding" in plan, plan
+    assert "Sort" not in plan, plan
+    rows = search.find("boat", 50)
+    assert len(rows) == 50
+    exact = conn.execute(
+        "select rkey from sync_search.posts order by embedding operator(public.<=>) %s::real[]"
+        "::public.vector limit 50",
+        [embed("boat")],
+    ).fetchall()
+    assert len({row["rkey"] for row in exact} & set(rows)) >= 40
+
+
+def explain(conn: Session) -> str:
+    """Return the plan of what finds, with its settings."""
+    row = conn.execute(
+        "select p.prosrc from pg_proc p where p.oid = 'sync_search.posts__find'::regproc"
+    ).fetchone()
+    assert row is not None
+    numbers = ",".join(map(str, embed("boat")))
+    query = row["prosrc"].replace("p_embedding", f"'{{{numbers}}}'::real[]")
+    with conn.transaction(force_rollback=True):
+        conn.execute("set local enable_seqscan = off; set local jit = off")
+        rows = conn.execute(f"explain {query.replace('p_limit', '10')}".encode()).fetchall()
+    return "\n".join(str(row["QUERY PLAN"]) for row in rows)
