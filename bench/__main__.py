@@ -14,6 +14,7 @@ from bench.lane import lane_throughput
 from bench.log import log_figures
 from bench.report import Figure
 from bench.verify import verification
+from bench.views import view_figures
 from sync.embedded import EmbeddedPostgres
 from sync.schema import upgrade
 
@@ -36,6 +37,7 @@ async def _measure(url: str, folder: Path) -> None:
         lane_throughput(url),
         first_load(url, folder),
         resync(url, folder),
+        view_figures(url),
         log_figures(url),
     ):
         async for figure in measurement:
