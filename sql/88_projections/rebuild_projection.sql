@@ -23,7 +23,8 @@ declare
   v_name   name;
   v_shadow regclass;
   v_writes bigint;
-  v_size   int := 10000;
+  v_most   constant int := 10000;
+  v_size   int := v_most;
   v_idle   int := 0;
 begin
   select b.* into v_claim from sync_priv.begin_rebuild(p_name) b;
@@ -47,9 +48,8 @@ begin
     if v_step.error is not null and v_size = 1 then
       raise exception '% at %', v_step.error, v_step.error_key
         using errcode = 'SY504', hint = 'Mend the function, then rebuild again.';
-    elsif v_step.error is not null then
-      v_size := v_size / 2;
     end if;
+    v_size := case when v_step.error is null then least(v_size * 2, v_most) else v_size / 2 end;
     exit when v_step.error is null and v_step.is_whole;
     v_idle := case when v_step.error is null and v_step.taken = 0 then v_idle + 1 else 0 end;
     if v_idle > 100 then

@@ -20,6 +20,7 @@ declare
   v_projection sync.projections := sync_priv.run_of(p_token);
   v_consumer   sync.consumers := (select c from sync.consumers c
                                    where c.consumer_id = v_projection.consumer_id);
+  v_is_small   boolean;
 begin
   perform sync_priv.restart_outrun(v_consumer);
   with given as materialized (
@@ -27,6 +28,12 @@ begin
       from sync_priv.read_shard(v_consumer, p_max, 0) with ordinality
            as g (position, kind, did, collection, rkey, rev, cid, is_live, value, raw, reason,
                  logged_at, place)
+  ), batch as (
+    select count(*) as taken,
+           count(*) < 2 or sum(coalesce(pg_column_size(g.value), 0)::bigint
+                               + coalesce(pg_column_size(g.raw), 0)) <= sync_priv.batch_bytes()
+             as is_small
+      from given g
   ), purge as (
     select coalesce(g.did, '') as did, coalesce(g.collection, '') as collection,
            max(g.place) as place
@@ -59,9 +66,14 @@ begin
      where r.place > coalesce(r.purged_at, 0)
        and (g.kind <> 'delete' or (r.purged_at is null and not r.is_new))
   )
-  select (select array_agg(n.change order by n.turn, n.place) from net n),
-         (select count(*) from given)
-    into changes, taken;
+  select b.is_small, b.taken,
+         case when b.is_small then (select array_agg(n.change order by n.turn, n.place) from net n)
+         end
+    into v_is_small, taken, changes
+    from batch b;
+  if not v_is_small then
+    raise exception '% changes are too large for one batch', taken using errcode = '54000';
+  end if;
   select s.frontier is null and not sync_priv.has_pending(s) into is_whole
     from sync_priv.consumer_shards s
    where s.consumer_id = v_consumer.consumer_id and s.shard = 0

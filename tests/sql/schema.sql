@@ -897,6 +897,8 @@ create function sync_priv.backoff(p_attempts integer) returns interval
   language sql volatile;
 create function sync_priv.base32_pair(p_bits integer) returns bytea
   language sql immutable;
+create function sync_priv.batch_bytes() returns bigint
+  language sql immutable;
 create function sync_priv.batch_end(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_max_changes integer, p_head bigint) returns bigint
   language plpgsql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.begin_rebuild(p_name text, OUT token uuid, OUT target regclass, OUT apply regprocedure, OUT version text, OUT owner_name text) returns record

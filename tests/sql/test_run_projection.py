@@ -256,3 +256,53 @@ def test_the_status_says_how_far_it_is(world: World, app: App) -> None:
     assert (status["target"], status["apply"]) == ("app.posts", "app.apply_posts")
     assert (status["owner_name"], status["collections"]) == (ROLE, None)
     assert status["applied_at"] is not None
+
+
+LARGE = """
+    insert into sync.stored_records (repo_id, collection_id, rkey, cid, rev, value)
+    select r.repo_id, c.collection_id, 'large' || n, '\\x01711220' || sha256(n::text::bytea),
+           '3kaaaaaaaaaaa',
+           jsonb_build_object('text', (select string_agg(md5(m::text || n), '')
+                                         from generate_series(1, 32) m))
+      from sync.repos r, sync.collections c, generate_series(1, 20) n
+     where r.did = %s and c.nsid = %s
+"""
+NOTE_SIZE = """
+    insert into sizes (number, bytes)
+    select count(*), sum(pg_column_size(c.value)) from unnest(changes) c
+"""
+
+
+@pytest.mark.parametrize("is_rebuilt", [False, True])
+def test_a_batch_is_bounded_in_bytes_too(world: World, app: App, *, is_rebuilt: bool) -> None:
+    """Twenty records of 1 kB; a batch holds 4 kB, or one record that is larger."""
+    world.put(0, "small")
+    app.db.execute(
+        "create or replace function sync_priv.batch_bytes() returns bigint"
+        " language sql immutable as $$ select 4096::bigint $$"
+    )
+    with app.role():
+        app.db.execute("create table app.sizes (number int, bytes int)")
+    app.make("posts")
+    app.settle("posts")
+    app.define("posts", before=NOTE_SIZE)
+    app.db.execute(LARGE.encode(), [did(0), POST])
+    if is_rebuilt:
+        app.call("rebuild", "posts")
+    else:
+        app.settle("posts")
+    assert app.kept("posts") == world.records()
+    sizes = app.db.execute("select number, bytes from app.sizes").fetchall()
+    assert max(row["bytes"] for row in sizes) <= 4096
+    assert max(row["number"] for row in sizes) > 1
+
+
+def test_a_change_that_is_larger_than_a_batch_comes_alone(world: World, app: App) -> None:
+    app.db.execute(
+        "create or replace function sync_priv.batch_bytes() returns bigint"
+        " language sql immutable as $$ select 100::bigint $$"
+    )
+    app.make("posts")
+    app.db.execute(LARGE.encode(), [did(0), POST])
+    app.settle("posts")
+    assert app.kept("posts") == world.records()
