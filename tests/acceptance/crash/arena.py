@@ -17,13 +17,14 @@ import pytest
 from sync.database import IngestConnection, connect
 from sync.embedded import EmbeddedPostgres
 from sync.schema import upgrade
-from tests.acceptance.crash import keeping
+from tests.acceptance.crash import keeping, searching
 from tests.acceptance.crash.gate import BEFORE, Gate, Place, Visit
 from tests.acceptance.crash.lab import CONVERGE_TIMEOUT_S, HEADS, LANE, POLL_S, SESSIONS, STATES
 from tests.acceptance.crash.life import PDS_COUNT, LivelyLab
 from tests.acceptance.crash.network import WatchedSimnet
 from tests.acceptance.crash.pgproxy import PgProxy, part_of
 from tests.acceptance.crash.processes import children_of, is_alive, owner_of
+from tests.embedders import fake_embedder
 from tests.postgres import FAST, chosen_binaries
 
 SERVICE, LANE_PROCESS, BACKEND, POSTMASTER, READER = (
@@ -102,6 +103,7 @@ class Arena(LivelyLab):
         self.gate = net.gate
         self.killer = conns[1]  # never waits for a lock
         self.held_at_kills = 0
+        self.has_search = False
         self._server = server
         self._orphans: list[int] = []
         self._is_young = True  # it may still find that it cannot begin to work
@@ -236,6 +238,7 @@ class Arena(LivelyLab):
         assert self.fold.records == await self.stored()
         await keeping.run_to_rest(self.conn)
         assert await keeping.kept(self.conn) == self.fold.records
+        await self._look_at_search()
 
     async def recover(self) -> None:
         """Wait until everything is as on the network; then compare all there is."""
@@ -247,6 +250,19 @@ class Arena(LivelyLab):
         assert self.told_twice() == []
         await keeping.run_to_rest(self.conn)
         assert await keeping.kept(self.conn) == self.signed()
+        await self._look_at_search()
+
+    async def wait_for_embeddings(self) -> None:
+        """Wait until every text has its embedding; no kill waits for that."""
+        if self.has_search:
+            await searching.wait_for_embeddings(self.conn)
+            await self._look_at_search()
+
+    async def _look_at_search(self) -> None:
+        """See that the texts are those of the records, and no embedding is another's."""
+        if self.has_search:
+            await keeping.run_to_rest(self.conn, searching.PROJECTION)
+            assert await searching.found(self.conn) == await searching.expected(self.conn)
 
     async def settle(self) -> None:
         """Start what has to be started, and wait until the tables are right and at rest."""
@@ -313,11 +329,15 @@ async def arena(folder: Path, seed: int, **settings: str) -> AsyncIterator[Arena
         async with (
             PgProxy(parts.hostname or "", parts.port or 0, gate) as proxy,
             WatchedSimnet(gate, seed=seed, pds_count=PDS_COUNT) as net,
+            fake_embedder() as embedder,
         ):
             lab = Arena(net, server, url, conns, folder, seed)
             lab.service_url = url.replace(f":{parts.port}/", f":{proxy.port}/")
             await lab.conn.execute(SETUP)
             await lab.conn.execute(keeping.SETUP)
+            lab.has_search = await lab.conn.fetchval(searching.CAN_SEARCH)
+            if lab.has_search:
+                await searching.enable(lab.conn, embedder.url)
             dids = [account.did for account in lab.accounts]
             await lab.conn.execute("select sync.track_repos($1)", dids)
             try:

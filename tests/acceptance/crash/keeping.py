@@ -52,19 +52,22 @@ SETUP = """
     select sync.create_projection('kept', 'app.kept', null,
                                   'app.apply_kept(regclass, sync.change[])')
 """
-RUN = "select sync.run_projection('kept', $1)"
-STATUS = "select * from sync.projection_status where name = 'kept'"
+PROJECTION = "kept"
+RUN = "select sync.run_projection($1, $2)"
+STATUS = "select * from sync.projection_status where name = $1"
 KEPT = "select did, collection, rkey, cid from app.kept"
 COUNTED = "select collection, number from app.counted where number <> 0 order by 1"
 COUNTED_ANEW = "select collection, count(*) from app.kept group by 1 order by 1"
 MAX_CHANGES = 200
 
 
-async def run_to_rest(conn: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def run_to_rest(
+    conn: "asyncpg.Connection[asyncpg.Record]", projection: str = PROJECTION
+) -> None:
     """Apply whatever is left, beside the service if that is there."""
     while True:
-        await conn.fetchval(RUN, MAX_CHANGES)
-        status = await conn.fetchrow(STATUS)
+        await conn.fetchval(RUN, projection, MAX_CHANGES)
+        status = await conn.fetchrow(STATUS, projection)
         assert status is not None
         assert status["state"] == "running", (status["error"], status["error_key"])
         if status["is_at_rest"]:

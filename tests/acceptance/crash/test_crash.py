@@ -40,6 +40,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if IS_LONG else 400)]
 OTHERS = (SERVICE, SERVICE, LANE_PROCESS, LANE_PROCESS, POSTMASTER, READER, READER)
 EXPORT = Point("network", "pds sync.getRepo")  # while it is asked for, commits are held
 KEEPING = Point("projection", "sync.run_projection")
+EMBEDDING = Point("embedding", "sync.store_embeddings")
 BUSY_PARTS = {"lane", "reconcile", "fetches", "network"}
 
 
@@ -67,6 +68,8 @@ async def test_everything_converges_whatever_is_killed_wherever(tmp_path: Path) 
             plan = short_plan(rng, campaign.visits)
         plan += [(Visit(EXPORT, BEFORE), SERVICE)] * (MIN_HELD + 1)
         plan += [(Visit(KEEPING, DURING), BACKEND), (Visit(KEEPING, AFTER), SERVICE)]
+        if lab.has_search:
+            plan += [(Visit(EMBEDDING, DURING), BACKEND), (Visit(EMBEDDING, DURING), SERVICE)]
         rng.shuffle(plan)
         await campaign.run(plan, batch=BATCH)
         # What is rare may not come while one waits for it: each has one more time.
@@ -77,6 +80,7 @@ async def test_everything_converges_whatever_is_killed_wherever(tmp_path: Path) 
         if IS_LONG:
             late = [(visit, campaign.choose_victim()) for visit in campaign.late_visits()]
             await campaign.run(late, batch=BATCH)  # some of these are too rare to be waited for
+        await lab.wait_for_embeddings()
         await lab.stop()
         assert "Traceback" not in lab.service_log(None)
         print(campaign.summary())
