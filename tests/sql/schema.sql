@@ -725,7 +725,7 @@ create function sync.leave_lane(p_source_id integer, p_lane integer) returns boo
 create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_before timestamp with time zone DEFAULT NULL::timestamp with time zone) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
-  language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql stable security definer set search_path=pg_catalog, pg_temp set plan_cache_mode=force_custom_plan;
 create function sync.list_views() returns TABLE(view text, collection text, is_tracked boolean, columns text[], newest_by text, indexes_ready text[], indexes_missing text[], lexicon_did text, is_missing boolean, changed_at timestamp with time zone)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.maintain() returns boolean
