@@ -720,6 +720,8 @@ create function sync.index_steps() returns TABLE(index_name text, statement text
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.intern_collections(p_repo_ids bigint[], p_nsids text[]) returns TABLE(repo_id bigint)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.keeps_lexicon(p_view text, p_nsid text) returns boolean
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync.leave_lane(p_source_id integer, p_lane integer) returns boolean
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_before timestamp with time zone DEFAULT NULL::timestamp with time zone) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
