@@ -1110,6 +1110,8 @@ create function sync_priv.walk_statuses(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_head bigint, p_room integer, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.without_workers() returns boolean
+  language sql stable;
 
 -- Publications
 
@@ -1218,6 +1220,7 @@ grant execute on routine sync_priv.own_writes(regclass) to sync_reader;
 grant execute on routine sync_priv.partition_size() to sync_reader;
 grant execute on routine sync_priv.take_changes(uuid,integer) to sync_ingester;
 grant execute on routine sync_priv.take_changes(uuid,integer) to sync_reader;
+grant execute on routine sync_priv.without_workers() to sync_reader;
 grant usage on schema sync to sync_ingester;
 grant usage on schema sync to sync_reader;
 grant usage on schema sync to sync_replicator;

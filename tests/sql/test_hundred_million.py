@@ -345,6 +345,14 @@ def test_a_range_is_read_by_its_index(reader: Plans, query: str, arguments: Sequ
             assert long_reads(plan) + long_work(plan) == [], plan
 
 
+@pytest.mark.parametrize("query", [query for query, _ in EXACT if "limit 50" in query])
+def test_no_worker_is_started_for_a_page(reader: Plans, query: str) -> None:
+    """Several would be ready later than the page is."""
+    arguments = [CHANGES // 2] if "%s" in query else []
+    for plan in reader.of(query, *arguments):
+        assert not [step for step in steps(plan) if step["Node Type"].startswith("Gather")]
+
+
 # What reads the log -----------------------------------------------------------------------------
 
 PLACES = {
