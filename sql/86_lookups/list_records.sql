@@ -3,7 +3,8 @@
 --
 -- Pages are cut by (indexed_at, repo, rkey), so that none of a million records that were loaded
 -- in one transaction is skipped. Without an index on (indexed_at desc) for the collection every
--- page reads all of its records; a NOTICE says so.
+-- page reads all of its records; a NOTICE says so. Planned anew each time: a plan for any
+-- collection could use the index of none.
 --
 -- Called by: apps.
 -- Raises: SY002 for a bad cursor or limit.
@@ -17,6 +18,7 @@ create or replace function sync.list_records(
   stable
   security definer
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_collection int := (select c.collection_id from sync.collections c where c.nsid = p_nsid);

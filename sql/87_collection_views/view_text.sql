@@ -2,6 +2,12 @@
 --
 -- The conditions are those of sync.records, the collection being a constant.
 --
+-- A query that repeats the order of a view has the view planned as if all of it were read, and for
+-- all of a large collection a sort seems cheaper than the index. So each row carries, to the sort
+-- alone, a null of a type that is expected to be 100 kB wide: then a few rows are still sorted,
+-- and many are read in order. Workers would share in the index for all of it, and be ready later
+-- than a page is.
+--
 -- Called by: sync_priv.define_view().
 create or replace function sync_priv.view_text(
     p_view text, p_collection_id int, p_columns jsonb, p_newest_by text)
@@ -29,11 +35,11 @@ as $$
                               c.item ->> 'expression', c.item ->> 'name'), '' order by c.place)
        from jsonb_array_elements(p_columns) with ordinality as c (item, place)),
     p_collection_id,
-    E'\n     order by ' || case p_newest_by
+    E'\n       and sync_priv.without_workers()\n     order by ' || case p_newest_by
       when 'indexed_at' then 's.indexed_at'
       else (select format('(%s)', c.item ->> 'expression')
               from jsonb_array_elements(p_columns) as c (item)
-             where c.item ->> 'name' = p_newest_by) end || ' desc')
+             where c.item ->> 'name' = p_newest_by) end || ' desc, null::char(25000)')
     from sync.collections k
    where k.collection_id = p_collection_id
 $$;

@@ -18,7 +18,8 @@ grant execute on function
 
 -- A view calls its functions in the name of whoever reads it; none of these reveals a record.
 grant execute on function sync_priv.clock(), sync_priv.cid_text(bytea),
-  sync_priv.base32_pair(int), sync_priv.cid_bytes(text), sync_priv.partition_size() to sync_reader;
+  sync_priv.base32_pair(int), sync_priv.cid_bytes(text), sync_priv.partition_size(),
+  sync_priv.without_workers() to sync_reader;
 
 -- The views of collections; what their columns are made of computes, and reads nothing.
 grant usage on schema sync_views, sync_migration to sync_reader;

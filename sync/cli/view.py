@@ -28,6 +28,7 @@ from sync.lexicons import FoundLexicon, find_lexicon
 MAX_LEXICON_BYTES = 1_048_576
 
 _CREATE = "select * from sync.create_view(%s, %s, %s, %s, %s, %s)"
+_KEEPS = "select sync.keeps_lexicon(%s, %s) as yes"
 _PUT = "select sync.put_lexicon(%s, %s, %s, %s)"
 _LIST = "select * from sync.list_views()"
 # A name without a schema is one in sync_views.
@@ -88,13 +89,14 @@ def add(
 ) -> None:
     """Make a view of one collection, or change one.
 
-    Its columns are those of the collection's lexicon, and those given. Without --lexicon and
-    --column the lexicon is looked up: DNS names the repo that has it, and it is verified like any
-    record. A value that is not what the lexicon says is null. Columns keep their names and places
-    when the lexicon changes.
+    Its columns are those of the collection's lexicon, and those given. For the first view of a
+    collection the lexicon is looked up, unless there is --lexicon or --column: DNS names the repo
+    that has it, and it is verified like any record. After that all views of the collection keep
+    it, until --lexicon, --did or `standpipe view refresh` brings another; what else is not said
+    stays as it is, too. A value that is not what the lexicon says is null. Columns keep their
+    names and places when the lexicon changes.
 
-    A view with --newest-by is for pages of the newest rows; it sorts whenever it is read in any
-    other way.
+    A view with --newest-by is for pages of the newest rows, and slow to read in any other way.
 
     Examples:
       standpipe view add posts app.bsky.feed.post --index created_at
@@ -104,10 +106,11 @@ def add(
     is_given = lexicon is not None or bool(columns)
     if did is not None and is_given:
         raise UsageError("--did says where a lexicon is: leave out --lexicon and --column.")
-    found = None if is_given else run_async(find_lexicon(settings, nsid, did=did))
     definition = None if lexicon is None else Jsonb(_read_file(lexicon))
     given = Jsonb(dict(map(_read_column, columns))) if columns else None
     with open_session(settings, name="view add", may_create=True) as session:
+        is_kept = is_given or (did is None and _keeps(session, name, nsid))
+        found = None if is_kept else run_async(find_lexicon(settings, nsid, did=did))
         with session.transaction():
             if found is not None:
                 _keep(session, found)
@@ -174,7 +177,8 @@ def drop(settings: Settings, *, name: str, as_json: bool) -> None:
 def refresh(settings: Settings, *, name: str | None, as_json: bool) -> None:
     """Read lexicons from the network again, and change the views that were made from them.
 
-    Each is read from the repo where it was found; `view add` asks DNS anew.
+    Each is read from the repo where it was found. To have another repo, or to ask DNS again: `view
+    add --did`, or drop the collection's views and add them.
 
     Examples:
       standpipe view refresh
@@ -235,6 +239,12 @@ def _create(session: Session, *arguments: object) -> list[DictRow]:
         return session.execute(_CREATE, arguments).fetchall()
 
 
+def _keeps(session: Session, name: str, nsid: str) -> bool:
+    with _explained():
+        row = session.execute(_KEEPS, [name, nsid]).fetchone()
+    return row is not None and bool(row["yes"])
+
+
 def _keep(session: Session, found: FoundLexicon) -> None:
     with _explained():
         session.execute(_PUT, [found.nsid, Jsonb(found.lexicon), found.did, found.cid])
@@ -257,7 +267,8 @@ def _refreshable(session: Session, name: str | None) -> list[DictRow]:
     if not rows:
         raise UsageError(f"There is no view {name}: see `standpipe view list`.")
     if rows[0]["lexicon_did"] is None:
-        raise UsageError(f"{name} was not made from a lexicon of the network: use `view add`.")
+        hint = "use `view add` with --lexicon or --did"
+        raise UsageError(f"{name} was not made from a lexicon of the network: {hint}.")
     return rows
 
 

@@ -158,6 +158,71 @@ def test_refusals_say_what_to_do(on_clone: Standpipe, file: Path, clone: str) ->
     assert "No view was made" in on_clone("view", "refresh").out
 
 
+# Which of the two --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """What the network is asked: the repo that was named, or none; its lexicon has a number."""
+    asked: list[str | None] = []
+
+    async def find(_settings: Settings, nsid: str, *, did: str | None = None) -> FoundLexicon:
+        asked.append(did)
+        cid = format_cid(cid_for(b"lexicon"))
+        return FoundLexicon(nsid, did or DID, cid, "3kaaaaaaaaaaa", lexicon(nsid, number=NUMBER))
+
+    monkeypatch.setattr(view_module, "find_lexicon", find)
+    return asked
+
+
+def columns_told(result: Result) -> dict[str, str]:
+    [told] = result.json_lines()
+    return {each["column_name"]: each["change"] for each in told["columns"]}
+
+
+def test_a_view_keeps_the_lexicon_it_was_given(
+    on_clone: Standpipe, file: Path, asked: list[str | None]
+) -> None:
+    def add(name: str, *arguments: str) -> dict[str, str]:
+        return columns_told(on_clone("view", "add", name, NOTE, *arguments, "--json"))
+
+    add("notes", "--lexicon", str(file))
+    kept = {"created_at": "kept", "text": "kept"}
+    assert add("notes", "--index", "created_at") == kept
+    assert add("sync_views.notes", "--newest-by", "created_at") == kept
+    assert add("notes") == kept
+    assert add("notes", "--column", "length=length(value ->> 'text')") == {
+        **kept,
+        "length": "added",
+    }
+    assert add("notes", "--index", "text") == {**kept, "length": "kept"}
+    assert add("newest", "--newest-by", "indexed_at") == {"created_at": "added", "text": "added"}
+    assert asked == []
+    assert add("newest", "--did", DID) == {
+        "created_at": "removed",
+        "text": "removed",
+        "number": "added",
+    }
+    assert asked == [DID]
+
+
+def test_a_view_of_expressions_has_no_lexicon_to_keep(
+    on_clone: Standpipe, asked: list[str | None]
+) -> None:
+    def add(name: str, *arguments: str) -> dict[str, str]:
+        return columns_told(on_clone("view", "add", name, NOTE, *arguments, "--json"))
+
+    add("lengths", "--column", "length=length(value ->> 'text')")
+    assert add("lengths", "--newest-by", "indexed_at") == {"length": "kept"}
+    assert asked == []
+    assert add("notes", "--index", "number") == {"number": "added"}
+    assert add("notes", "--newest-by", "number") == {"number": "kept"}
+    assert asked == [None]
+    on_clone("view", "drop", "notes")
+    assert add("notes") == {"number": "added"}
+    assert asked == [None, None]
+
+
 # From the network -------------------------------------------------------------------------------
 
 

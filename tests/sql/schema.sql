@@ -753,12 +753,14 @@ create function sync.index_steps() returns TABLE(index_name text, statement text
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.intern_collections(p_repo_ids bigint[], p_nsids text[]) returns TABLE(repo_id bigint)
   language plpgsql volatile security definer set search_path=pg_catalog, pg_temp;
+create function sync.keeps_lexicon(p_view text, p_nsid text) returns boolean
+  language sql stable set search_path=pg_catalog, pg_temp;
 create function sync.leave_lane(p_source_id integer, p_lane integer) returns boolean
   language sql volatile security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_heads(p_after bigint, p_limit integer, p_fetched_before timestamp with time zone DEFAULT NULL::timestamp with time zone) returns TABLE(repo_id bigint, did text, pds_url text, rev text)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_records(p_nsid text, p_before text DEFAULT NULL::text, p_limit integer DEFAULT 50) returns TABLE(did text, handle text, collection text, rkey text, uri text, cid text, rev text, value jsonb, raw bytea, reason text, indexed_at timestamp with time zone, cursor text)
-  language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
+  language plpgsql stable security definer set search_path=pg_catalog, pg_temp set plan_cache_mode=force_custom_plan;
 create function sync.list_searches() returns TABLE(name text, collection text, expression text, embedder_url text, model text, dimensions integer, rate_per_s real, batch_size integer, is_indexed boolean, projection_state text, is_at_rest boolean, error text, error_at timestamp with time zone, created_at timestamp with time zone)
   language sql stable security definer set search_path=pg_catalog, pg_temp;
 create function sync.list_views() returns TABLE(view text, collection text, is_tracked boolean, columns text[], newest_by text, indexes_ready text[], indexes_missing text[], lexicon_did text, is_missing boolean, changed_at timestamp with time zone)
@@ -1169,6 +1171,8 @@ create function sync_priv.walk_statuses(p_run bigint) returns void
   language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function sync_priv.walk_steps(p_consumer sync.consumers, p_shard sync_priv.consumer_shards, p_head bigint, p_room integer, p_repos bigint[], p_collections integer[]) returns SETOF sync_priv.batch_step
   language plpgsql stable set search_path=pg_catalog, pg_temp;
+create function sync_priv.without_workers() returns boolean
+  language sql stable;
 
 -- Publications
 
@@ -1285,6 +1289,7 @@ grant execute on routine sync_priv.partition_size() to sync_reader;
 grant execute on routine sync_priv.take_changes(uuid,integer) to sync_ingester;
 grant execute on routine sync_priv.take_changes(uuid,integer) to sync_reader;
 grant execute on routine sync_priv.vector_schema() to sync_ingester;
+grant execute on routine sync_priv.without_workers() to sync_reader;
 grant usage on schema sync to sync_ingester;
 grant usage on schema sync to sync_reader;
 grant usage on schema sync to sync_replicator;

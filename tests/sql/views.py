@@ -11,6 +11,47 @@ from tests.sql.driver import POST, cid, did
 from tests.sql.readers import Session
 
 FIXED = ["did", "rkey", "uri", "cid", "indexed_at"]
+# A property of each kind that a lexicon may have.
+SCHEMAS: dict[str, Any] = {
+    "text": {"type": "string"},
+    "handle": {"type": "string", "format": "handle"},
+    "created": {"type": "string", "format": "datetime"},
+    "aToken": {"type": "token"},
+    "flag": {"type": "boolean"},
+    "number": {"type": "integer"},
+    "data": {"type": "bytes"},
+    "link": {"type": "cid-link"},
+    "image": {"type": "blob"},
+    "inner": {"type": "object", "properties": {}},
+    "choice": {"type": "union", "refs": ["#one"]},
+    "whatever": {"type": "unknown"},
+    "nothing": {"type": "null"},
+    "texts": {"type": "array", "items": {"type": "string"}},
+    "flags": {"type": "array", "items": {"type": "boolean"}},
+    "numbers": {"type": "array", "items": {"type": "integer"}},
+    "objects": {"type": "array", "items": {"type": "ref", "ref": "#one"}},
+    "bare": {"type": "array"},
+    "local": {"type": "ref", "ref": "#number"},
+    "whole": {"type": "ref", "ref": f"{POST}#created"},
+    "twice": {"type": "ref", "ref": "#again"},
+    "abroad": {"type": "ref", "ref": "com.example.other#thing"},
+    "loop": {"type": "ref", "ref": "#loop"},
+    "ring": {"type": "ref", "ref": "#there"},
+    "gone": {"type": "ref", "ref": "#missing"},
+    "unheard": {"type": "quaternion"},
+    "untyped": {},
+    "noSchema": 5,
+    "odd": {"type": ["string"]},
+}
+DEFS: dict[str, Any] = {
+    "one": {"type": "object", "properties": {}},
+    "number": {"type": "integer"},
+    "created": {"type": "string", "format": "datetime"},
+    "again": {"type": "ref", "ref": "#number"},
+    "loop": {"type": "ref", "ref": "#loop"},
+    "there": {"type": "ref", "ref": "#back"},
+    "back": {"type": "ref", "ref": "#there"},
+}
 
 
 def lexicon(properties: dict[str, Any], *, nsid: str = POST, **defs: Any) -> dict[str, Any]:
@@ -100,3 +141,13 @@ def columns_of(db: Session, view: str) -> list[str]:
             [view],
         ).fetchall()
     ]
+
+
+def rows_of(db: Session, view: str = "sync_views.posts") -> list[dict[str, Any]]:
+    """Return what a view shows, in the order of its keys."""
+    return db.execute(f"select * from {view} order by did, rkey".encode()).fetchall()
+
+
+def kinds(changes: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """Return column → change, of what create() returns."""
+    return {name: change for name, (_, change) in changes.items()}
