@@ -57,7 +57,7 @@ _RECORD = "select value from sync.get_record($1)"
 _PLAIN_RECORD = """
     select value from sync.stored_records where repo_id = $1 and collection_id = $2 and rkey = $3
 """
-_NEWEST = "select rkey, text from sync_views.bench_newest limit 50"
+_NEWEST = "select rkey, text from sync_views.bench_newest order by indexed_at desc limit 50"
 _PLAIN_NEWEST = """
     select rkey, value ->> 'text' from sync.stored_records where collection_id = {}
      order by indexed_at desc, repo_id desc, rkey desc limit 50
