@@ -19,7 +19,7 @@ from typing import NamedTuple
 import httpx
 
 from sync import log
-from sync.database import IngestConnection, Plans
+from sync.database import IngestConnection
 from sync.errors import IdentityError
 from sync.firehose import Backoff
 from sync.http import HttpClient, HttpFailure
@@ -89,7 +89,6 @@ class GapCloser:
         compare_every_s: float,
     ) -> None:
         self._conn = conn
-        self._plans = Plans(conn)
         self._http = http
         self._resolver = resolver
         self._keeper = IdentityKeeper(conn, resolver=resolver)
@@ -106,9 +105,8 @@ class GapCloser:
         retry_at = 0.0
         while True:
             self._wake.clear()
-            await self._plans.renew_if_due()
             await self._compare_if_due()
-            gaps = [Gap(*row) for row in await self._conn.fetch(_OPEN)]
+            gaps = [Gap(*row) for row in await self._keeper.fetch(_OPEN)]
             self._progress.gaps_open = len(gaps)
             if gaps != compared:
                 # Also when there is one gap more: what was compared was too early for it.
@@ -138,7 +136,7 @@ class GapCloser:
         unanswered: ByHost = {}
         after = 0
         latest = max(gap.gap_since for gap in gaps)
-        while rows := await self._conn.fetch(_HEADS, after, PAGE_REPOS, latest):
+        while rows := await self._keeper.fetch(_HEADS, after, PAGE_REPOS, latest):
             after = rows[-1]["repo_id"]
             by_host: ByHost = {}
             for row in rows:

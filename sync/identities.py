@@ -56,12 +56,9 @@ class IdentityKeeper:
 
     async def store_if_new(self, document: DidDocument) -> None:
         """Store a fresh document unless it says what is known already."""
-        async with self._lock:
-            known = await self._conn.fetchrow(_KNOWN, document.did)
-        if known is None:
-            return
-        claim = document.handle_claim or INVALID_HANDLE
-        if tuple(known) != (claim, document.pds_url, document.signing_key):
+        known = await self.fetch(_KNOWN, document.did)
+        now = (document.handle_claim or INVALID_HANDLE, document.pds_url, document.signing_key)
+        if any(tuple(row) != now for row in known):
             await self.store(document, max_age_s=NEW_MAX_AGE_S)
 
     async def store_if_moved(self, document: DidDocument) -> None:
@@ -72,7 +69,7 @@ class IdentityKeeper:
             await self.store(document, max_age_s=NEW_MAX_AGE_S)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
-        """Run a query on the keeper's connection, which does one thing at a time."""
+        """Run a query on the keeper's connection, which does one thing at a time and plans anew."""
         async with self._lock:
             await self._plans.renew_if_due()
             return list(await self._conn.fetch(query, *args))

@@ -21,7 +21,7 @@ select p.name collate "C" as name,
               from pg_catalog.pg_locks k
              where k.locktype = 'relation' and k.granted
                and k.relation in ('sync.changes'::regclass,
-                                  format('sync_priv.%I', p.name)::regclass)
+                                  to_regclass(format('sync_priv.%I', p.name)))
                and k.database = (select d.oid from pg_catalog.pg_database d
                                   where d.datname = current_database())
                and k.pid <> pg_backend_pid()

@@ -46,7 +46,9 @@ class Identities:
 
 
 def fetcher_with(identities: Identities) -> Fetcher:
-    parts = SimpleNamespace(resolver=identities, keeper=identities, settings=Settings())
+    parts = SimpleNamespace(
+        resolver=identities, keeper=identities, settings=Settings(), control=None, conn=None
+    )
     return Fetcher(cast("FetcherParts", parts))
 
 

@@ -36,7 +36,7 @@ SMALL = (
     Patch("80_consumers/batch_end.sql", "greatest(v_rows, 1000)", "least(v_rows, 6)"),
     Patch("80_consumers/walk_rows.sql", "greatest(p_room / 4, 100)", "greatest(p_room / 4, 2)"),
     Patch("80_consumers/walk_steps.sql", "greatest(p_room / 4, 100)", "greatest(p_room / 4, 2)"),
-    Patch("80_consumers/read_changes.sql", "1 .. 10 loop", "1 .. 2 loop"),
+    Patch("80_consumers/read_shard.sql", "1 .. 10 loop", "1 .. 2 loop"),
 )
 
 # Constraints and triggers are off for the superuser who resets, so that anything may be emptied.
