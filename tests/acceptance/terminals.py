@@ -109,10 +109,14 @@ class Terminals:
         raise RuntimeError("the shell ended")
 
     def open(self, script: str, *, is_network: bool = False) -> None:
-        """Run a program in a terminal of its own; a network announces that it is there."""
+        """Run a program in a terminal of its own; a network announces that it is there.
+
+        What the page's shell has exported so far is exported there, too.
+        """
+        self.run("export -p > exported")
         log = self._folder / f"terminal-{len(self._programs)}.log"
         with log.open("wb") as output:
-            program = self._start(["bash", "-c", script], output=output)
+            program = self._start(["bash", "-c", f". ./exported\n{script}"], output=output)
         self._programs.append(program)
         deadline = time.monotonic() + TIMEOUT_S
         while is_network and not log.read_text(encoding="utf-8").startswith("{"):
@@ -188,6 +192,7 @@ def check(terminals: Terminals, block: Block) -> None:
         if is_good and normal(output) == normal(block.expected or ""):
             return
         if time.monotonic() >= deadline:
-            assert output == block.expected, block.script
-            pytest.fail(f"{block.script} ends with {status}: {output}")
+            pytest.fail(
+                f"{block.script}ends with status {status} and\n{output}instead of\n{block.expected}"
+            )
         time.sleep(POLL_S)
