@@ -41,7 +41,9 @@ def opened_page(folder: Path) -> Iterator[tuple[Terminals, list[Block], dict[int
     """Open terminals in a folder with the app's files; give the page's blocks on free ports."""
     text, ports = on_free_ports(PAGE, *PORTS)
     shutil.copytree(FOLDER, folder)
-    with opened_terminals(folder, PORT=str(ports[APP])) as terminals:
+    app = folder / "app.py"
+    app.write_text(app.read_text("utf-8").replace(f"port={APP}", f"port={ports[APP]}"), "utf-8")
+    with opened_terminals(folder) as terminals:
         yield terminals, list(read_blocks(text)), ports
 
 

@@ -151,7 +151,7 @@ class Terminals:
 
 
 @contextmanager
-def opened_terminals(folder: Path, **environment: str) -> Iterator[Terminals]:
+def opened_terminals(folder: Path) -> Iterator[Terminals]:
     """Open terminals in a new folder, with the commands of this checkout."""
     programs = chosen_binaries().folder
     if shutil.which("curl") is None or not (programs / "psql").exists():
@@ -164,7 +164,7 @@ def opened_terminals(folder: Path, **environment: str) -> Iterator[Terminals]:
         shim.chmod(0o755)
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("STANDPIPE_", "PG"))}
     environ["PATH"] = f"{shims}:{programs}:{environ['PATH']}"
-    environ |= {"PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", "PSQLRC": os.devnull, **environment}
+    environ |= {"PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", "PSQLRC": os.devnull}
     folder.mkdir(exist_ok=True)
     opened = Terminals(folder, environ)
     try:

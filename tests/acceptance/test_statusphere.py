@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.acceptance.browser import Tab, find_browser, open_tab
@@ -27,10 +26,10 @@ from tests.network.install import skip_loudly
 pytestmark = pytest.mark.slow
 
 ALICE, BOB, CAROL = PEOPLE
-COMMENT = re.compile(r"\s*((--|#|//).*)?")
+NO_CODE = re.compile(r'\s*((--|#|//).*|""".*""")?')
 SHOWN = """
     [...document.querySelectorAll("#board li")].map(
-      (item) => [...item.querySelectorAll("bdi")].slice(0, 2).map((part) => part.textContent))
+      (item) => ["b", "bdi"].map((name) => item.querySelector(name).textContent))
 """
 HTML = ("<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "</bdi><b>&amp;", '"><i x="')
 
@@ -54,10 +53,10 @@ def test_what_the_page_shows_of_the_files_is_in_them() -> None:
 def test_it_is_as_long_as_the_page_says() -> None:
     said = re.findall(r"^\| \[([\w.]+)\].*? \| (\d+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
     lines = {name: (FOLDER / name).read_text("utf-8").splitlines() for name, _ in said}
-    code = {name: sum(not COMMENT.fullmatch(one) for one in lines[name]) for name in lines}
+    code = {name: sum(not NO_CODE.fullmatch(one) for one in lines[name]) for name in lines}
     assert {name: int(number) for name, number in said} == code
     assert len(code) == 3
-    assert sum(code.values()) < 140
+    assert sum(code.values()) < 125
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +207,17 @@ def test_it_goes_on_after_kills(sphere: Sphere) -> None:
     assert rebuilt == "0|0|0"
 
 
+def test_it_follows_again_when_its_connection_was_lost(sphere: Sphere) -> None:
+    for minute, status in enumerate("🦋🚀🎉"):
+        sphere.sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where usename = current_user and pid <> pg_backend_pid()",
+            as_app=True,
+        )
+        sphere.say(ALICE, "a", status, minute)
+        sphere.await_board("what was said while nobody listened")
+
+
 def test_whatever_they_do_it_shows_the_latest(sphere: Sphere) -> None:
     chance = random.Random(6)
     for _ in range(4):
@@ -223,23 +233,6 @@ def test_whatever_they_do_it_shows_the_latest(sphere: Sphere) -> None:
         sphere.await_board("the latest of everybody")
     rebuilt = sphere.sql("select * from sync.rebuild_projection('latest status')", as_app=True)
     assert rebuilt == "0|0|0"
-
-
-def test_the_page_lets_nothing_in(sphere: Sphere) -> None:
-    first, second = (httpx.get(sphere.url, trust_env=False) for _ in range(2))
-    policy = first.headers["content-security-policy"]
-    [nonce] = set(re.findall(r"'nonce-([\w-]+)'", policy))
-    assert f"script-src 'nonce-{nonce}';" in policy
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert nonce not in second.headers["content-security-policy"]
-    assert nonce not in second.text
-    assert set(re.findall(r'nonce="(.*?)"', first.text)) == {nonce}
-    assert re.findall(r"""(?:src|href|url\(|EventSource\()=?["']([^"']+)""", first.text) == [
-        "data:,",
-        "live",
-    ]
-    assert "//" not in re.sub(r"^ *// .*$", "", first.text, flags=re.MULTILINE)
 
 
 # In a browser -----------------------------------------------------------------------------------
@@ -283,7 +276,7 @@ def test_a_browser_shows_html_as_text(sphere: Sphere, tab: Tab) -> None:
         sphere.say(ALICE, "a", "🏁", minute=2)
         await_shown(sphere, tab, text)
     inside = "[...board.querySelectorAll('*')].map((one) => one.localName)"
-    assert set(tab.evaluate(inside)) == {"li", "bdi"}
+    assert set(tab.evaluate(inside)) == {"li", "bdi", "b", "time"}
     assert tab.told("Page.javascriptDialogOpening") == []
 
 
@@ -321,7 +314,7 @@ def test_an_open_page_comes_back_after_kills(sphere: Sphere, tab: Tab) -> None:
 def test_a_browser_asks_nobody_else_and_complains_of_nothing(sphere: Sphere, tab: Tab) -> None:
     await_shown(sphere, tab, "something")
     asked = {told["request"]["url"] for told in tab.told("Network.requestWillBeSent")}
-    assert asked - {"data:,"} == {sphere.url, f"{sphere.url}live"}
+    assert asked - {f"{sphere.url}favicon.ico"} == {sphere.url, f"{sphere.url}live"}
     assert tab.told("Runtime.exceptionThrown") == []
     entries = [told["entry"] for told in tab.told("Log.entryAdded")]
     # That nobody answered while the app was dead, it may say.

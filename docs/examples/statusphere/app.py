@@ -2,69 +2,46 @@
 
 import asyncio
 import os
-import secrets
-import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import psycopg
 from aiohttp import web
 
-PAGE = Path(__file__).with_name("index.html").read_text(encoding="utf-8")
-POLICY = (
-    "default-src 'none'; connect-src 'self'; img-src data:; script-src 'nonce-{0}';"
-    " style-src 'nonce-{0}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+URL = os.environ["DATABASE_URL"]
 LATEST = """
 select coalesce(jsonb_agg(l), '[]')::text
-  from (select s.status, s.said_at,
-               coalesce((select r.handle from sync.repo_status r where r.did = s.did), s.did) as who
-          from app.latest_status s order by s.said_at desc, s.did limit 100) l
+  from (select s.status, coalesce(r.handle, s.did) as who, s.said_at
+          from app.latest_status s left join sync.repo_status r using (did)
+         order by s.said_at desc, s.did limit 100) l
 """
-board = SimpleNamespace(text="", news=asyncio.Event())  # what every open page shows
+
+
+class Board:
+    """What every open page shows, as JSON; empty until it is known."""
+
+    text = ""
+    changed = asyncio.Condition()
 
 
 async def follow() -> None:
-    """Look what is latest whenever PostgreSQL says that something is new, and tell the pages."""
+    """Look what is latest, and again whenever PostgreSQL says that something is new."""
     while True:
         try:
-            url = os.environ["DATABASE_URL"]
-            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
-                await conn.execute("listen latest_status")  # which the projection says
-                await conn.execute("listen sync_changes")  # a new handle, for example
+            async with await psycopg.AsyncConnection.connect(URL, autocommit=True) as conn:
+                # Listen, then look: what comes in between is not missed.
+                await conn.execute("listen latest_status")  # our projection notifies
+                await conn.execute("listen sync_changes")  # Standpipe does: of a new handle, too
                 while True:
-                    [[board.text]] = await (await conn.execute(LATEST)).fetchall()
-                    board.news.set()
-                    board.news.clear()
-                    async for _ in conn.notifies(timeout=30, stop_after=1):
+                    [[Board.text]] = await (await conn.execute(LATEST)).fetchall()
+                    async with Board.changed:
+                        Board.changed.notify_all()
+                    async for _ in conn.notifies(stop_after=1):
                         pass
                     await asyncio.sleep(0.05)  # what comes together is one look
         except psycopg.Error as error:
-            print(error, file=sys.stderr)
+            print(error)
             await asyncio.sleep(1)
-
-
-async def page(_: web.Request) -> web.Response:
-    """Answer with the page, and let no script run in it but its own."""
-    nonce = secrets.token_urlsafe()
-    headers = {"Content-Security-Policy": POLICY.format(nonce)}
-    text = PAGE.replace("NONCE", nonce)
-    return web.Response(text=text, content_type="text/html", headers=headers)
-
-
-async def live(request: web.Request) -> web.StreamResponse:
-    """Send what is latest now, and again whenever it has changed."""
-    answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await answer.prepare(request)
-    told = ""
-    while True:
-        if told == board.text:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(board.news.wait(), 15)
-        is_new, told = told != board.text, board.text
-        await answer.write(f"data: {told}\n\n".encode() if is_new else b":\n\n")
 
 
 async def while_serving(_: web.Application) -> AsyncIterator[None]:
@@ -74,8 +51,25 @@ async def while_serving(_: web.Application) -> AsyncIterator[None]:
     task.cancel()
 
 
+async def page(_: web.Request) -> web.FileResponse:
+    """Answer with the page."""
+    return web.FileResponse(Path(__file__).with_name("index.html"))
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """Send what is latest now, and again whenever it has changed."""
+    answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await answer.prepare(request)
+    sent = ""
+    while True:
+        async with Board.changed:
+            while Board.text == sent:
+                await Board.changed.wait()
+        sent = Board.text
+        await answer.write(f"data: {sent}\n\n".encode())
+
+
 app = web.Application()
 app.add_routes([web.get("/", page), web.get("/live", live)])
 app.cleanup_ctx.append(while_serving)
-port = int(os.environ.get("PORT", "8080"))
-web.run_app(app, host="127.0.0.1", port=port, handler_cancellation=True, shutdown_timeout=1)
+web.run_app(app, host="127.0.0.1", port=8080, handler_cancellation=True, shutdown_timeout=1)
