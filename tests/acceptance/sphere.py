@@ -72,12 +72,15 @@ class Sphere:
         self.control(op, who, collection=NSID, rkey=rkey, value={"$type": NSID, **value})
 
     def say(self, who: str, rkey: str, status: str, minute: int) -> None:
-        """Set a status as of some minute of the past; one with that key is replaced."""
-        when = (BEGINNING + timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        """Set a status as of some minute; one with that key is replaced.
+
+        One of the future counts as of now, when it comes.
+        """
+        when = BEGINNING + timedelta(minutes=minute)
         mine = self.said.setdefault(who, {})
-        value = {"status": status, "createdAt": when}
+        value = {"status": status, "createdAt": when.strftime("%Y-%m-%dT%H:%M:%SZ")}
         self.write(who, rkey, value, is_new=rkey not in mine)
-        mine[rkey] = (when, status)
+        mine[rkey] = (min(when, datetime.now(UTC)).isoformat(timespec="microseconds"), status)
 
     def take_back(self, who: str, rkey: str) -> None:
         """Delete a status."""

@@ -116,15 +116,19 @@ def test_what_is_no_status_is_not_shown(sphere: Sphere) -> None:
             sphere.take_back(CAROL, f"odd{number}")
 
 
-def test_a_status_of_the_year_9999_counts_as_of_when_it_came(sphere: Sphere) -> None:
-    sphere.say(ALICE, "a", "🔮", minute=4_000_000_000)
-    sphere.say(BOB, "a", "👍", minute=1)
+def test_a_status_of_the_future_counts_as_of_when_it_came(sphere: Sphere) -> None:
+    future = 4_000_000_000
+    sphere.say(ALICE, "a", "🔮", future)
     sphere.await_board("it is new")
-    sphere.say(ALICE, "b", "🐢", minute=4_000_000_001)
-    sphere.await_board("the one that came later")
-    sphere.say(ALICE, "a", "🐇", minute=4_000_000_002)
+    sphere.say(BOB, "a", "👍", future - 1)
+    sphere.await_board("the one that came later is newer, whatever it says")
+    assert sphere.wanted() == [(BOB, "👍"), (ALICE, "🔮")]
+    sphere.say(ALICE, "b", "🐢", future - 2)
+    sphere.await_board("also of one person")
+    assert sphere.wanted() == [(ALICE, "🐢"), (BOB, "👍")]
     sphere.say(ALICE, "b", "🐢", minute=3)
     sphere.await_board("one that is of the past by now")
+    assert sphere.wanted() == [(BOB, "👍"), (ALICE, "🔮")]
 
 
 def test_who_is_hidden_is_not_shown(sphere: Sphere) -> None:
