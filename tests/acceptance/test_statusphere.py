@@ -204,7 +204,6 @@ def test_it_goes_on_after_kills(sphere: Sphere) -> None:
     sphere.kill("service")
     sphere.say(CAROL, "a", "🌱", minute=4)
     sphere.take_back(ALICE, "b")
-    assert sphere.board() == [(ALICE, "🚀"), (BOB, "👍")]
     sphere.start("service")
     sphere.await_board("what was said while the service was dead")
     rebuilt = sphere.sql("select * from sync.rebuild_projection('latest status')", as_app=True)
