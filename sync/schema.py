@@ -47,24 +47,35 @@ def upgrade(url: str, *, restored: bool = False) -> str:
     that the database is a file-system copy, which PostgreSQL itself cannot tell from the
     original: positions of the change log then start a new epoch.
     """
-    try:
-        with _one_transaction(url) as (connection, session):
-            _check_server(session)
-            bootstrap_roles(session)
-            session.execute(f"set local role {OWNER}")
-            _refuse_foreign_schemas(session)
-            _refuse_newer(database_revision(session))
-            _migrate(connection, session)
-            reload_sql(session)
-            session.execute("select sync_priv.define_searches()")
-            session.execute("select sync_priv.refuse_torn()")
-            session.execute("select sync_priv.notice_restore(%s)", [restored])
-    except DBAPIError as error:
-        hint = _PRIVILEGES if isinstance(error.orig, psycopg.errors.InsufficientPrivilege) else ""
-        raise SchemaError(f"A migration failed: {first_line(error.orig or error)}{hint}") from error
-    except psycopg.Error as error:
-        raise SchemaError(f"The upgrade of {place(url)} failed: {first_line(error)}") from error
+    with _told_as_schema_error(url), _one_transaction(url) as (connection, session):
+        _upgrade(connection, session, restored=restored)
     return code_revision()
+
+
+def upgrade_older(url: str) -> bool:
+    """Upgrade the database of `url` if it is older than the code; tell whether it was.
+
+    Of several processes that come at once, the first does it. It works there when the next gets
+    the lock, and a reload, which locks everything, could deadlock with it.
+    """
+    with _told_as_schema_error(url), _one_transaction(url) as (connection, session):
+        if database_revision(session) == code_revision():
+            return False
+        _upgrade(connection, session)
+    return True
+
+
+def _upgrade(connection: Connection, session: Session, *, restored: bool = False) -> None:
+    _check_server(session)
+    bootstrap_roles(session)
+    session.execute(f"set local role {OWNER}")
+    _refuse_foreign_schemas(session)
+    _refuse_newer(database_revision(session))
+    _migrate(connection, session)
+    reload_sql(session)
+    session.execute("select sync_priv.define_searches()")
+    session.execute("select sync_priv.refuse_torn()")
+    session.execute("select sync_priv.notice_restore(%s)", [restored])
 
 
 def prepare_roles(url: str) -> None:
@@ -158,6 +169,18 @@ def _folder(packaged: str, checkout: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise SchemaError(f"This installation lacks its {checkout} folder: install Standpipe again.")
+
+
+@contextmanager
+def _told_as_schema_error(url: str) -> Iterator[None]:
+    """Turn what goes wrong in an upgrade into one sentence."""
+    try:
+        yield
+    except DBAPIError as error:
+        hint = _PRIVILEGES if isinstance(error.orig, psycopg.errors.InsufficientPrivilege) else ""
+        raise SchemaError(f"A migration failed: {first_line(error.orig or error)}{hint}") from error
+    except psycopg.Error as error:
+        raise SchemaError(f"The upgrade of {place(url)} failed: {first_line(error)}") from error
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def open_server(settings: Settings, *, may_create: bool = False) -> Iterator[str
 
 def prepare_schema(settings: Settings, url: str, *, may_create: bool = False) -> None:
     """Refuse a schema that does not fit; in an embedded server it may also be made or migrated."""
-    from sync.schema import code_revision, database_revision, require_current, upgrade
+    from sync.schema import code_revision, database_revision, require_current, upgrade_older
 
     with connect_sync(url, name="standpipe schema check") as session:
         try:
@@ -91,7 +91,7 @@ def prepare_schema(settings: Settings, url: str, *, may_create: bool = False) ->
         if not may_create or settings.database_url is not None or found == code_revision():
             require_current(session)
             return
-    upgrade(url)
+    upgrade_older(url)
 
 
 @contextmanager

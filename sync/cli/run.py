@@ -19,7 +19,7 @@ from sync.embedded import EmbeddedPostgres
 from sync.errors import StandpipeError
 from sync.progress import Progress
 from sync.roles import INGESTER
-from sync.schema import code_revision, database_revision, require_current, upgrade
+from sync.schema import code_revision, database_revision, require_current, upgrade_older
 from sync.service import run_service
 
 WATCH_S = 2.0
@@ -124,8 +124,8 @@ def _prepare(settings: Settings, url: str, *, upgrades: bool) -> None:
         if not upgrades or database_revision(session) == code_revision():
             require_current(session)
             return
-    revision = upgrade(url)  # refuses a newer schema with its own sentence
-    log.get("run").info("upgraded", revision=revision)
+    if upgrade_older(url):  # refuses a newer schema with its own sentence
+        log.get("run").info("upgraded", revision=code_revision())
 
 
 def _knows_sources(url: str) -> bool:

@@ -19,10 +19,12 @@ from sync.schema import (
     require_current,
     sql_folder,
     upgrade,
+    upgrade_older,
 )
 from tests.postgres import Server
 
 Session = psycopg.Connection[DictRow]
+PATIENCE_S = 15.0
 
 
 def session_to(url: str) -> Session:
@@ -95,6 +97,20 @@ def test_many_upgrades_of_one_empty_database_at_once_all_succeed(empty_database:
     assert set(revisions) == {code_revision()}
     with session_to(empty_database) as conn:
         require_current(conn)
+
+
+def test_of_those_that_want_a_current_database_one_upgrades_it(empty_database: str) -> None:
+    """The others would reload what the first works with by then."""
+    with ThreadPoolExecutor(4) as pool:
+        did_it = list(pool.map(upgrade_older, [empty_database] * 4))
+    assert sorted(did_it) == [False, False, False, True]
+
+
+def test_a_current_database_is_not_reloaded_beside_who_works_in_it(clone: str) -> None:
+    upgrade(clone)
+    with ThreadPoolExecutor(1) as pool, session_to(clone) as service:
+        service.execute("select from sync_priv.log_partitions")  # a reload would wait for it
+        assert not pool.submit(upgrade_older, clone).result(PATIENCE_S)
 
 
 def test_a_routine_that_no_file_defines_is_dropped(clone: str) -> None:
