@@ -44,11 +44,14 @@ begin
         delete from %%s t using unnest($1) c where c.op = 'purge' and c.did is null
       $q$, target) using changes;
       execute format($q$
+        delete from %%s t using unnest($1) c where c.op = 'purge' and c.did = t.did
+      $q$, target) using changes;
+      execute format($q$
         delete from %%s t
-         using (select c.did, c.op, c.rkey,
+         using (select c.did, c.rkey,
                        case c.op when 'put' then %1$s(c.value, c.raw, c.rev) end as text
                   from unnest($1) c) c
-         where c.did = t.did and (c.op = 'purge' or (c.rkey = t.rkey and c.text is null))
+         where (c.did, c.rkey) = (t.did, t.rkey) and c.text is null
       $q$, target) using changes;
       execute format($q$
         insert into %%s as t (did, rkey, text)

@@ -27,7 +27,7 @@ begin
       using errcode = 'SY602', hint = 'sync.list_searches() shows which there are.';
   end if;
   return query execute format('select * from %s($1, $2)', v_find) using p_embedding, p_limit;
-exception when data_exception then
+exception when data_exception or program_limit_exceeded then
   raise exception 'not an embedding of the search %: %', p_name, sqlerrm
     using errcode = 'SY002', hint = 'Take the model that sync.list_searches() names.';
 end

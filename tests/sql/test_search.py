@@ -66,6 +66,31 @@ def test_a_record_that_loses_its_text_is_found_no_longer(search: Searching) -> N
     assert {key[1] for key in search.kept()} == {"ship", "cake"}
 
 
+def rows_read(db: Session) -> int:
+    """Count what this transaction has read of the table and its indexes."""
+    row = db.execute(
+        "select sum(pg_stat_get_xact_tuples_returned(i)) as n"
+        " from (select 'sync_search.posts'::regclass::oid union"
+        " select indexrelid from pg_index where indrelid = 'sync_search.posts'::regclass) t (i)"
+    ).fetchone()
+    return int((row or {})["n"])
+
+
+def test_the_texts_of_an_account_go_without_reading_it_for_each(search: Searching) -> None:
+    for n in range(300):
+        search.write(0, f"r{n}", '{"text": "a boat"}')
+    search.settle()
+    assert len(search.kept()) == 303
+    search.db.execute(
+        "update sync.stored_records set value = '{}',"
+        " cid = '\\x01711220' || sha256(convert_to(rkey, 'UTF8'))"
+    )
+    before = rows_read(search.db)
+    search.settle()
+    assert search.kept() == {}
+    assert rows_read(search.db) - before < 300 * 10
+
+
 def test_taking_down_and_restoring_takes_texts_along(search: Searching) -> None:
     search.embed_all()
     search.world.take_down(0)
@@ -186,7 +211,10 @@ def test_hits_that_are_hidden_do_not_crowd_out_the_others(search: Searching) -> 
     assert search.find("flour and sugar", 5) == ["cake"]
 
 
-@pytest.mark.parametrize("embedding", ["{1,2}", "{}", "{NULL}", "{NaN}", None])
+HUGE = "{" + ",".join(["1"] * 20_000) + "}"
+
+
+@pytest.mark.parametrize("embedding", ["{1,2}", "{}", "{NULL}", "{NaN}", "{{1},{2}}", HUGE, None])
 def test_an_embedding_of_another_kind_is_refused(search: Searching, embedding: Any) -> None:
     statement = "select * from sync.search('posts', %s::real[])"
     assert refusal(search.db, statement, embedding).sqlstate == "SY002"
