@@ -1,14 +1,16 @@
 """sync.search() and what keeps its tables: texts as records have them, embeddings as texts do."""
 
 import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from sync.roles import INGESTER, READER
-from sync.schema import upgrade
+from sync.schema import prepare_roles, upgrade
 from tests.embedders import DIMENSIONS, embed
 from tests.postgres import TEMPLATE, Server
 from tests.sql.driver import POST, did
@@ -208,7 +210,10 @@ def test_hits_that_are_hidden_do_not_crowd_out_the_others(search: Searching) -> 
     for statement in index_statements(search.db):
         search.db.execute(statement.replace("concurrently ", "").encode())
     search.world.take_down(0)
+    search.db.execute("set local hnsw.iterative_scan = relaxed_order")
     assert search.find("flour and sugar", 5) == ["cake"]
+    row = search.db.execute("show hnsw.iterative_scan").fetchone()
+    assert row == {"hnsw.iterative_scan": "relaxed_order"}
 
 
 HUGE = "{" + ",".join(["1"] * 20_000) + "}"
@@ -250,7 +255,7 @@ def test_there_is_no_search_of_another_name(search: Searching, name: Any) -> Non
         *({"p_embedder": url} for url in (
             None, "", "x", "ftp://x/", "http://a:b@c/", "http://", "http://a b/")),
         *({"p_dimensions": number} for number in (None, 0, -1, 4001)),
-        *({"p_rate": rate} for rate in (0, -1, float("nan"))),
+        *({"p_rate": rate} for rate in (0, -1, float("nan"), float("inf"))),
         *({"p_batch": number} for number in (None, 0, 2049)),
         {"p_model": "x" * 201},
         *({"p_text": text} for text in (
@@ -417,6 +422,39 @@ def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, sess
     search.write(0, "b", '{"text": "a ship"}')
     search.embed_all()
     assert set(search.find("ship")) == {"a", "b"}
+
+
+@pytest.mark.parametrize("maker", ["the login", "a superuser"])
+def test_a_dump_is_restored_by_the_login_of_the_service(
+    clone: str, session: Any, postgres: Server, tmp_path: Path, maker: str
+) -> None:
+    conn = session()
+    with conn.transaction():
+        search = Searching(World(conn))
+        search.write(0, "a", '{"text": "a small boat"}')
+    search.enable()
+    search.embed_all()
+    dump, entries = tmp_path / "dump", tmp_path / "list"
+    program = postgres.binaries.program
+    subprocess.run([program("pg_dump"), "--format=custom", f"--file={dump}", clone], check=True)
+    told = subprocess.run(
+        [program("pg_restore"), "--list", dump], check=True, capture_output=True, text=True
+    )
+    lines = told.stdout.splitlines(keepends=True)
+    with postgres.database() as name:
+        restored = postgres.service_url(name)
+        prepare_roles(restored)
+        if maker == "a superuser":
+            lines = [line for line in lines if "EXTENSION" not in line]
+            with psycopg.connect(postgres.admin_url(name), autocommit=True) as admin:
+                admin.execute("create extension vector with schema public")
+        entries.write_text("".join(lines))
+        options = ["--exit-on-error", f"--use-list={entries}", f"--dbname={restored}"]
+        subprocess.run([program("pg_restore"), *options, dump], check=True)
+        upgrade(restored)
+        with psycopg.connect(restored) as found:
+            statement = "select rkey from sync.search('posts', %s::real[])"
+            assert found.execute(statement, [embed("boat")]).fetchall() == [("a",)]
 
 
 def index_statements(db: Session) -> list[str]:
