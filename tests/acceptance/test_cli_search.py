@@ -16,6 +16,8 @@ from tests.sql.searching import Searching
 
 __all__ = ["on_clone", "standpipe"]
 
+pytestmark = pytest.mark.usefixtures("pgvector")
+
 TEXT = ("--text", "value->>'text'")
 
 

@@ -28,6 +28,8 @@ from tests.sql.driver import POST, Driver, Event, Op, did
 from tests.sql.readers import Session
 from tests.sql.searching import NAME, enable, text_of
 
+pytestmark = pytest.mark.usefixtures("pgvector")
+
 PATIENCE_S = 30.0
 BATCH = 4
 

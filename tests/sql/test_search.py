@@ -18,10 +18,11 @@ from tests.sql.readers import Session, World
 from tests.sql.searching import NAME, Searching, enable
 
 MISSING = "SY601"
+needs_pgvector = pytest.mark.usefixtures("pgvector")
 
 
 @pytest.fixture
-def search(db: Session) -> Searching:
+def search(pgvector: None, db: Session) -> Searching:
     """Return a search over a few posts of two repos."""
     search = Searching(World(db))
     for repo, rkey, text in (
@@ -104,6 +105,7 @@ def test_taking_down_and_restoring_takes_texts_along(search: Searching) -> None:
     assert search.embedded() == {"cake"}
 
 
+@needs_pgvector
 def test_a_text_that_cannot_be_made_is_none(db: Session) -> None:
     """An error for one record of a stranger would stop the search for all."""
     search = Searching(World(db))
@@ -276,6 +278,7 @@ def test_what_cannot_be_made_is_refused(db: Session, chosen: dict[str, Any]) -> 
     assert db.execute("select from sync.searches").fetchall() == []
 
 
+@needs_pgvector
 def test_an_expression_takes_nothing_that_somebody_could_exchange(db: Session) -> None:
     World(db)
     db.execute("create schema app")
@@ -319,6 +322,7 @@ def test_the_list_says_what_there_is(search: Searching) -> None:
     assert row["error_at"] is not None
 
 
+@needs_pgvector
 def test_more_than_an_index_takes_in_full_width(db: Session) -> None:
     search = Searching(World(db))
     search.enable(p_dimensions=3000)
@@ -409,6 +413,7 @@ def test_without_pgvector_it_says_who_can_help(own_database: str) -> None:
     upgrade(own_database)
 
 
+@needs_pgvector
 def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, session: Any) -> None:
     conn = session()
     with conn.transaction():
@@ -424,6 +429,7 @@ def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, sess
     assert set(search.find("ship")) == {"a", "b"}
 
 
+@needs_pgvector
 @pytest.mark.parametrize("maker", ["the login", "a superuser"])
 def test_a_dump_is_restored_by_the_login_of_the_service(
     clone: str, session: Any, postgres: Server, tmp_path: Path, maker: str
@@ -464,6 +470,7 @@ def index_statements(db: Session) -> list[str]:
     return [row["statement"] for row in rows]
 
 
+@needs_pgvector
 def test_at_volume_the_index_finds(clone: str, session: Any) -> None:
     conn = session()
     with conn.transaction():
