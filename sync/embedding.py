@@ -33,6 +33,8 @@ RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
 # With a rate, a request has no more texts than it allows in this time: what waits for its turn may
 # change or go meanwhile.
 TURN_S = 10.0
+# A table that its readers keep from going must not keep the other searches waiting.
+LOCK_TIMEOUT_S = 1.0
 # Any embedder takes it: when it does not, the cause is not the text that it refused before.
 PLAIN_TEXT = "water"
 
@@ -44,6 +46,7 @@ _WAITING = "select did, rkey, text from sync.waiting_texts($1, $2, $3, $4)"
 _STORE = "select sync.store_embeddings($1, $2, $3, $4, $5)"
 _REFUSE = "select sync.refuse_text($1, $2, $3, $4, $5)"
 _NOTE = "select sync.note_search_error($1, $2)"
+_LOCK_TIMEOUT = "select set_config('lock_timeout', $1, false)"
 _BEGINNING = ("", "")
 
 _log = log.get("embedding")
@@ -80,6 +83,7 @@ class Embedding:
 
     async def run(self, conn: IngestConnection) -> None:
         """Embed until cancelled, once there is a search and nobody else does."""
+        await conn.execute(_LOCK_TIMEOUT, f"{LOCK_TIMEOUT_S * 1000:.0f}ms")
         database = Database(conn)
         await database.first_search()
         async with leased(self._url, EMBEDDING_LOCK, what="embed texts"):
@@ -110,7 +114,7 @@ class Embedding:
                 except asyncpg.PostgresError as error:
                     if database.is_closed():
                         raise
-                    # Of this search alone: it goes, or somebody took pgvector away.
+                    # Of this search alone: it goes, or is locked, or pgvector was taken away.
                     await database.note(search.name, reason_of(error))
                 await asyncio.sleep(backoff.next_delay_s())
 

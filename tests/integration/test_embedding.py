@@ -151,6 +151,7 @@ async def scene(
     monkeypatch.setattr(sync.embedding, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(sync.embedding, "RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(sync.embedding, "RETRY_MAX_S", 0.05)
+    monkeypatch.setattr(sync.embedding, "LOCK_TIMEOUT_S", 0.05)
     async with fake_embedder() as embedder:
         scene = Scene(clone, session, embedder)
         scene.enable()
@@ -326,6 +327,22 @@ async def test_a_search_that_cannot_go_on_stops_no_other(scene: Scene) -> None:
         scene.looker.execute("select sync.disable_search('broken')")
         scene.enable(p_name="broken")
         await scene.until(lambda: not scene.looker.execute(errors).fetchall())
+
+
+async def test_a_search_that_is_locked_keeps_no_other_waiting(scene: Scene) -> None:
+    """As one is that goes once its readers have ended their transactions."""
+    scene.enable(p_name="going")
+    scene.posts(6)
+    holder = scene.open(autocommit=False)
+    holder.execute("select from sync.searches where name = 'going' for update")
+    holder.execute("lock table sync_search.going")
+    async with scene.service():
+        await scene.level()
+        scene.posts(2, prefix="later")
+        await scene.level()
+        holder.rollback()
+        going = "select from sync_search.going where embedding is null"
+        await scene.until(lambda: not scene.looker.execute(going).fetchall())
 
 
 async def test_a_search_may_go_while_it_is_embedded(scene: Scene) -> None:
