@@ -9,8 +9,8 @@
 -- superuser may restore one of an extension that is not loaded.
 --
 -- Called by: apps.
--- Raises: SY602 when there is no such search; SY002 for a bad limit, or an embedding of another
--- length.
+-- Raises: SY602 when there is no such search; SY601 when pgvector was dropped; SY002 for a bad
+-- limit, or an embedding of another length.
 create or replace function sync.search(p_name text, p_embedding real[], p_limit int default 10)
   returns table (uri text, did text, rkey text, text text, distance float8)
   language plpgsql
@@ -32,11 +32,14 @@ begin
   perform set_config('hnsw.iterative_scan', 'strict_order', true);
   return query execute format('select * from %s($1, $2)', v_find) using p_embedding, p_limit;
   perform set_config('hnsw.iterative_scan', v_scan, true);
-exception when data_exception or program_limit_exceeded then
+exception when undefined_object or undefined_column then
+  raise exception 'the search % had its embeddings dropped with pgvector (%)', p_name, sqlerrm
+    using errcode = 'SY601', hint = 'Have an operator disable the search, and make it anew.';
+when data_exception or program_limit_exceeded then
   raise exception 'not an embedding of the search %: %', p_name, sqlerrm
     using errcode = 'SY002', hint = 'Take the model that sync.list_searches() names.';
 end
 $$;
 comment on function sync.search(text, real[], int) is
   'The visible records of search p_name nearest to p_embedding, with the cosine distance (0 to 2).
-Raises SY602, SY002.';
+Raises SY602, SY601, SY002.';

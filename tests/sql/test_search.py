@@ -416,6 +416,22 @@ def test_without_pgvector_it_says_who_can_help(own_database: str) -> None:
 
 
 @needs_pgvector
+def test_a_search_that_lost_pgvector_says_so_and_may_go(clone: str, session: Any) -> None:
+    conn = session()
+    with conn.transaction():
+        search = Searching(World(conn))
+    search.enable()
+    for statement in ("drop extension vector cascade", "create extension vector schema public"):
+        conn.execute(statement)
+        upgrade(clone)
+        found = refusal(conn, "select * from sync.search('posts', %s::real[])", embed("a"))
+        assert found.sqlstate == MISSING
+    conn.execute("select sync.disable_search('posts')")
+    search.enable()
+    assert search.find("boat") == []
+
+
+@needs_pgvector
 def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, session: Any) -> None:
     conn = session()
     with conn.transaction():
