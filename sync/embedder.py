@@ -26,9 +26,12 @@ from sync.http import HttpClient, HttpFailure, Reply, retry_after_s
 
 TIMEOUT_S = 60.0
 MAX_PAUSE_S = 300.0
-# As JSON a number takes up to 25 bytes; 2,048 texts with 4,000 numbers each.
+# Of an answer: what goes around the numbers, what one takes on a line of its own, how many there
+# are when nobody knows, and the most of all, for 2,048 texts with 4,000 numbers of 25 bytes each.
+FRAME_BYTES, NUMBER_BYTES, MOST_NUMBERS = 1 << 20, 64, 16_000
 MAX_ANSWER_BYTES = 256 << 20
-MAX_FLOAT32 = 3.4e38
+# What keeps its direction as pgvector's halfvec, in which longer embeddings are indexed.
+MAX_NUMBER, MIN_LENGTH = 65_504.0, 1e-4
 _REFUSES_TEXTS = {400, 413, 422}
 _SAID_LENGTH = 200
 _THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
@@ -37,11 +40,16 @@ Embedding = list[float]
 
 
 class EmbedderUnavailable(UpstreamUnavailable):
-    """There is no usable answer now; `pause_s` is what the embedder asked us to wait, if it did."""
+    """There is no usable answer now; `pause_s` is what the embedder asked us to wait, if it did.
 
-    def __init__(self, said: str, *, pause_s: float | None = None, is_slow: bool = False) -> None:
+    With `may_be_texts` it took too long or failed, which others or fewer texts may not bring about.
+    """
+
+    def __init__(
+        self, said: str, *, pause_s: float | None = None, may_be_texts: bool = False
+    ) -> None:
         self.pause_s = pause_s
-        self.is_slow = is_slow
+        self.may_be_texts = may_be_texts
         super().__init__(said)
 
 
@@ -94,6 +102,7 @@ class Embedder:
 
         Raises `EmbedderUnavailable` or `TextsRefused`.
         """
+        numbers = len(texts) * (dimensions or MOST_NUMBERS)
         asked: dict[str, object] = {"input": list(texts)}
         if self._model is not None:
             asked["model"] = self._model
@@ -101,12 +110,13 @@ class Embedder:
             reply = await self._http.post_json(
                 self.url,
                 msgspec.json.encode(asked),
-                max_bytes=MAX_ANSWER_BYTES,
+                max_bytes=min(MAX_ANSWER_BYTES, FRAME_BYTES + numbers * NUMBER_BYTES),
                 timeout_s=self._timeout_s,
                 headers=self._headers,
             )
         except HttpFailure as error:
-            raise EmbedderUnavailable(str(error), is_slow=error.reason == "timed_out") from error
+            may_be_texts = error.reason == "timed_out"
+            raise EmbedderUnavailable(str(error), may_be_texts=may_be_texts) from error
         if reply.status != httpx.codes.OK:
             self._refuse(reply)
         return read_answer(reply.body, number=len(texts), dimensions=dimensions)
@@ -117,7 +127,9 @@ class Embedder:
         if reply.status in _REFUSES_TEXTS:
             raise TextsRefused(said)
         pause_s = retry_after_s(reply.headers, now=datetime.now(UTC), cap_s=MAX_PAUSE_S)
-        raise EmbedderUnavailable(said, pause_s=pause_s)
+        raise EmbedderUnavailable(
+            said, pause_s=pause_s, may_be_texts=httpx.codes.is_server_error(reply.status)
+        )
 
 
 def read_answer(body: bytes, *, number: int, dimensions: int | None) -> list[Embedding]:
@@ -147,16 +159,20 @@ def _check(embedding: Embedding, dimensions: int) -> None:
             f"the embedder answers with {len(embedding)} numbers, not {dimensions}: "
             "is it another model?"
         )
-    if not all(abs(number) <= MAX_FLOAT32 for number in embedding):  # not of NaN, either
-        raise EmbedderUnavailable("the embedder answers with a number that is none")
-    if not math.hypot(*embedding) > 1e-30:
+    if not all(abs(number) <= MAX_NUMBER for number in embedding):  # not of NaN, either
+        raise EmbedderUnavailable("the embedder answers with a number that is none, or too large")
+    if not math.hypot(*embedding) >= MIN_LENGTH:
         raise EmbedderUnavailable("the embedder answers with nothing but zeros")
 
 
 def full_url(given: str) -> str:
     """Return the URL to ask, of which the end may be left out; raises `UsageError`."""
-    parts = urlsplit(given)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
+    try:
+        parts = urlsplit(given)
+        is_fit = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # half an address, or a port beyond the last
+        is_fit = False
+    if not is_fit or parts.fragment or not given.isprintable() or " " in given:
         raise UsageError(f"{given!r} is no URL like http://127.0.0.1:11434/v1/embeddings.")
     if parts.username is not None or parts.password is not None:
         raise UsageError(
@@ -189,4 +205,5 @@ def find_key(settings: Settings, url: str, environ: Mapping[str, str]) -> str | 
 
 
 def _first_words(body: bytes) -> str:
-    return " ".join(body[: 4 * _SAID_LENGTH].decode("utf-8", "replace").split())[:_SAID_LENGTH]
+    text = body[: 4 * _SAID_LENGTH].decode("utf-8", "replace").replace("\0", " ")
+    return " ".join(text.split())[:_SAID_LENGTH]

@@ -6,7 +6,8 @@ text change meanwhile, and it is asked for again. Of several services one embeds
 
     a batch that is refused      is halved down to the text that is the cause; if the embedder takes
                                  another text at that moment, this one is left out with its error
-    an embedder that is slow     is asked for fewer texts at a time
+    an embedder that is slow,    is asked for fewer texts at a time, and for others before it is
+    or fails (5xx)               asked for a single one of them again
     any other trouble            is waited out, and shown with the search
 """
 
@@ -16,6 +17,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import asyncpg
+
 from sync import log
 from sync.config import Settings
 from sync.database import IngestConnection
@@ -23,10 +26,15 @@ from sync.embedder import Embedder, EmbedderUnavailable, TextsRefused
 from sync.errors import ConfigurationError
 from sync.firehose import Backoff
 from sync.limits import TokenBucket
-from sync.sessions import EMBEDDING_LOCK, leased
+from sync.sessions import EMBEDDING_LOCK, leased, reason_of
 
 LOOK_EVERY_S = 2.0
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
+# With a rate, a request has no more texts than it allows in this time: what waits for its turn may
+# change or go meanwhile.
+TURN_S = 10.0
+# A table that its readers keep from going must not keep the other searches waiting.
+LOCK_TIMEOUT_S = 1.0
 # Any embedder takes it: when it does not, the cause is not the text that it refused before.
 PLAIN_TEXT = "water"
 
@@ -38,6 +46,7 @@ _WAITING = "select did, rkey, text from sync.waiting_texts($1, $2, $3, $4)"
 _STORE = "select sync.store_embeddings($1, $2, $3, $4, $5)"
 _REFUSE = "select sync.refuse_text($1, $2, $3, $4, $5)"
 _NOTE = "select sync.note_search_error($1, $2)"
+_LOCK_TIMEOUT = "select set_config('lock_timeout', $1, false)"
 _BEGINNING = ("", "")
 
 _log = log.get("embedding")
@@ -74,6 +83,7 @@ class Embedding:
 
     async def run(self, conn: IngestConnection) -> None:
         """Embed until cancelled, once there is a search and nobody else does."""
+        await conn.execute(_LOCK_TIMEOUT, f"{LOCK_TIMEOUT_S * 1000:.0f}ms")
         database = Database(conn)
         await database.first_search()
         async with leased(self._url, EMBEDDING_LOCK, what="embed texts"):
@@ -96,8 +106,17 @@ class Embedding:
         except ConfigurationError as error:
             await database.note(search.name, str(error))
             return  # until the service has other settings, or the search another embedder
+        backoff = Backoff(first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S)
         async with embedder:
-            await Worker(search, database, embedder).run()
+            while True:
+                try:
+                    await Worker(search, database, embedder).run()
+                except asyncpg.PostgresError as error:
+                    if database.is_closed():
+                        raise
+                    # Of this search alone: it goes, or is locked, or pgvector was taken away.
+                    await database.note(search.name, reason_of(error))
+                await asyncio.sleep(backoff.next_delay_s())
 
 
 class Database:
@@ -106,6 +125,10 @@ class Database:
     def __init__(self, conn: IngestConnection) -> None:
         self._conn = conn
         self._turn = asyncio.Lock()
+
+    def is_closed(self) -> bool:
+        """Tell whether the connection is gone."""
+        return self._conn.is_closed()
 
     async def searches(self) -> set[Search]:
         """Return the searches there are."""
@@ -163,10 +186,13 @@ class Worker:
         self._search = search
         self._database = database
         self._embedder = embedder
-        self._size = search.batch_size
+        rate = search.rate_per_s
+        self._most = search.batch_size
+        if rate is not None:
+            self._most = max(1, int(min(self._most, rate * TURN_S)))
+        self._size = self._most
         self._after = _BEGINNING
         self._backoff = Backoff(first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S)
-        rate = search.rate_per_s
         self._bucket = None if rate is None else TokenBucket(rate_per_s=rate, burst=1, clock=clock)
         self._pause = pause
         self._has_error = True  # one may have been noted before us
@@ -192,7 +218,7 @@ class Worker:
             await self._wait_out(error, texts)
             return True
         self._backoff.reset()
-        self._size = min(self._search.batch_size, self._size * 2)
+        self._size = min(self._most, self._size * 2)
         self._after = (texts[-1].did, texts[-1].rkey)
         if self._has_error:
             await self._database.note(self._search.name, None)
@@ -233,7 +259,7 @@ class Worker:
         _log.warning("an embedder is asked again", search=self._search.name, reason=str(error))
         await self._database.note(self._search.name, str(error))
         self._has_error = True
-        if error.is_slow:
+        if error.may_be_texts:
             if len(texts) == 1:  # it must not keep the others waiting for ever
                 self._after = (texts[0].did, texts[0].rkey)
             self._size = max(1, len(texts) // 2)

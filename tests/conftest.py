@@ -4,6 +4,7 @@
     pg_url     the URL of its superuser
     db         a psycopg connection whose work is rolled back after the test; rows are dicts
     clock      sets the time that the functions of `db` see
+    pgvector   skips the test where there is none
     clone      the URL of a database of its own, for tests that commit or connect twice
     ingest     opens asyncpg connections to `clone` as sync_ingester
 
@@ -25,7 +26,7 @@ from psycopg.rows import DictRow, dict_row
 
 from sync.database import IngestConnection, connect, connect_sync
 from sync.roles import INGESTER
-from tests.postgres import TEMPLATE, Server, chosen_binaries, running_server
+from tests.postgres import BINARIES_VARIABLE, TEMPLATE, Server, chosen_binaries, running_server
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that;
 # the tests that send it to them would wait for ever.
@@ -54,6 +55,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def pg_url(postgres: Server) -> str:
     """Return the URL of the session server's superuser."""
     return postgres.admin_url()
+
+
+@pytest.fixture(scope="session")
+def pgvector(postgres: Server) -> None:
+    """Skip a test of searches in a PostgreSQL that was chosen and has no pgvector."""
+    available = "select from pg_available_extensions where name = 'vector'"
+    with psycopg.connect(postgres.admin_url()) as conn:
+        is_there = conn.execute(available).fetchone() is not None
+    if BINARIES_VARIABLE in os.environ and not is_there:
+        pytest.skip(f"the PostgreSQL of {BINARIES_VARIABLE} has no pgvector")
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ class FakeEmbedder:
     troubles: list[Trouble] = field(default_factory=list)
     dimensions: int = DIMENSIONS
     refuses: Callable[[list[str]], bool] = lambda texts: False
+    refusal: int = 400
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -71,7 +72,7 @@ class FakeEmbedder:
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         await self.is_open.wait()
         if self.refuses(texts):
-            return web.Response(status=400, text='{"error": "too long"}')
+            return web.Response(status=self.refusal, text='{"error": "too long"}')
         data = [
             {"index": place, "embedding": embed(text, dimensions=self.dimensions)}
             for place, text in enumerate(texts)

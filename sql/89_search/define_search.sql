@@ -23,8 +23,6 @@ declare
   v_find     text := format('sync_search.%I', p_search.name || '__find');
   v_distance text := sync_priv.search_distance(p_search.dimensions, v_vector);
 begin
-  -- Loads the extension: a setting of one that is not loaded may be named by a superuser only.
-  execute format('select %L::%I.vector', '[1]', v_vector);
   execute format($f$
     create or replace function %s(value jsonb, raw bytea, rev text)
       returns text language plpgsql immutable set search_path = pg_catalog, pg_temp as %L
@@ -44,11 +42,14 @@ begin
         delete from %%s t using unnest($1) c where c.op = 'purge' and c.did is null
       $q$, target) using changes;
       execute format($q$
+        delete from %%s t using unnest($1) c where c.op = 'purge' and c.did = t.did
+      $q$, target) using changes;
+      execute format($q$
         delete from %%s t
-         using (select c.did, c.op, c.rkey,
+         using (select c.did, c.rkey,
                        case c.op when 'put' then %1$s(c.value, c.raw, c.rev) end as text
                   from unnest($1) c) c
-         where c.did = t.did and (c.op = 'purge' or (c.rkey = t.rkey and c.text is null))
+         where (c.did, c.rkey) = (t.did, t.rkey) and c.text is null
       $q$, target) using changes;
       execute format($q$
         insert into %%s as t (did, rkey, text)
@@ -66,7 +67,6 @@ begin
       returns table (uri text, did text, rkey text, text text, distance float8)
       language sql stable security definer
       set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
-      set hnsw.iterative_scan = strict_order
     as %L
   $f$, v_find, format($b$
     select r.uri, t.did, t.rkey, t.text, %1$s

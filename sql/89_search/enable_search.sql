@@ -32,7 +32,7 @@ begin
       using errcode = 'SY002', hint = 'Like http://127.0.0.1:11434/v1/embeddings; no password.';
   elsif p_dimensions is null or p_dimensions not between 1 and 4000 then
     raise exception 'p_dimensions must be between 1 and 4000' using errcode = 'SY002';
-  elsif p_rate <= 0 or p_rate = 'nan' or length(p_model) > 200
+  elsif p_rate <= 0 or p_rate in ('nan', 'infinity') or length(p_model) > 200
         or p_batch is null or p_batch not between 1 and 2048 then
     raise exception 'p_rate is above 0, p_batch from 1 to 2048, p_model at most 200 long'
       using errcode = 'SY002';

@@ -1,5 +1,6 @@
 -- An embedding belongs to its text: it goes when that changes, and stays when somebody writes the
--- same again, as a rebuild of the projection does.
+-- same again, as a rebuild of the projection does: such a row is not touched, for one that is goes
+-- through the index once more.
 --
 -- Called by: the trigger of each table in sync_search.
 create or replace function sync_priv.keep_embedding()
@@ -12,8 +13,7 @@ begin
     new.embedding := null;
     new.error := null;
   elsif new.embedding is null and new.error is null then
-    new.embedding := old.embedding;
-    new.error := old.error;
+    return null;
   end if;
   return new;
 end

@@ -94,9 +94,10 @@ def enable(
     """
     url = full_url(embedder)
     chosen = name or nsid.rpartition(".")[2].lower()
-    dimensions = len(run_async(_embed(settings, url, model, PROBE)))
-    with open_session(settings, name="search enable", may_create=True) as session, _explained():
-        session.execute(_ENABLE, [chosen, nsid, text, url, dimensions, model, rate, batch])
+    with _explained():
+        dimensions = len(run_async(_embed(settings, url, model, PROBE)))
+        with open_session(settings, name="search enable", may_create=True) as session:
+            session.execute(_ENABLE, [chosen, nsid, text, url, dimensions, model, rate, batch])
     if as_json:
         print_json({"name": chosen, "collection": nsid, "embedder": url, "dimensions": dimensions})
         return

@@ -16,6 +16,8 @@ from tests.sql.searching import Searching
 
 __all__ = ["on_clone", "standpipe"]
 
+pytestmark = pytest.mark.usefixtures("pgvector")
+
 TEXT = ("--text", "value->>'text'")
 
 
@@ -78,6 +80,8 @@ def test_refusals_say_what_to_do(on_clone: Standpipe, embedder: FakeEmbedder) ->
     enable = ("search", "enable", POST, "--embedder", embedder.url)
     on_clone(*enable, "--text", "now()::text").assert_one_sentence(2, "value ->> 'text'")
     on_clone(*enable, *TEXT, "--name", "My Posts").assert_one_sentence(2, "lower-case")
+    on_clone(*enable, *TEXT, "--model", "\udcff").assert_one_sentence(2, "UTF-8")
+    on_clone(*enable, *TEXT, "--rate", "inf").assert_one_sentence(2, "p_rate")
     on_clone(*enable, *TEXT, "--rate", "0.5", "--json")
     on_clone(*enable, *TEXT).assert_one_sentence(7, "Choose another name")
     on_clone(*enable, *TEXT, "--name", "others")
@@ -91,7 +95,8 @@ def test_an_embedder_that_does_not_work_is_told_at_once(
     on_clone: Standpipe, embedder: FakeEmbedder
 ) -> None:
     enable = ("search", "enable", POST, *TEXT, "--embedder")
-    on_clone(*enable, "nonsense").assert_one_sentence(2, "/v1/embeddings")
+    for url in ("nonsense", "http://[", "http://127.0.0.1:1/a b"):
+        on_clone(*enable, url).assert_one_sentence(2, "/v1/embeddings")
     on_clone(*enable, "http://127.0.0.1:1").assert_one_sentence(6, "127.0.0.1:1")
     embedder.troubles = [status(404, "no such model"), status(400, "no such model")]
     for _ in range(2):

@@ -28,6 +28,8 @@ from tests.sql.driver import POST, Driver, Event, Op, did
 from tests.sql.readers import Session
 from tests.sql.searching import NAME, enable, text_of
 
+pytestmark = pytest.mark.usefixtures("pgvector")
+
 PATIENCE_S = 30.0
 BATCH = 4
 
@@ -149,6 +151,7 @@ async def scene(
     monkeypatch.setattr(sync.embedding, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(sync.embedding, "RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(sync.embedding, "RETRY_MAX_S", 0.05)
+    monkeypatch.setattr(sync.embedding, "LOCK_TIMEOUT_S", 0.05)
     async with fake_embedder() as embedder:
         scene = Scene(clone, session, embedder)
         scene.enable()
@@ -296,6 +299,52 @@ async def test_an_embedder_that_refuses_everything_leaves_nothing_out(scene: Sce
         await scene.level()
 
 
+async def test_a_text_that_an_embedder_fails_on_keeps_no_other_waiting(scene: Scene) -> None:
+    scene.embedder.refusal = 500
+    scene.embedder.refuses = lambda texts: any("bad" in text for text in texts)
+    scene.posts(6)
+    scene.write(("create", "a", "bad one"), ("create", "p3b", "bad"))
+    async with scene.service():
+        await scene.until(lambda: scene.status()["embedded"] == 6)
+        await scene.until(lambda: "500" in str(scene.status()["error"]))
+        assert scene.status()["waiting"] == 2
+        scene.embedder.refuses = lambda texts: False
+        await scene.level()
+
+
+async def test_a_search_that_cannot_go_on_stops_no_other(scene: Scene) -> None:
+    """As when pgvector was dropped, and is there again: its column is gone."""
+    scene.enable(p_name="broken")
+    scene.looker.execute("alter table sync_search.broken drop column embedding")
+    scene.posts(6)
+    async with scene.service():
+        await scene.level()
+        errors = "select name, error from sync.list_searches() where error is not null"
+        await scene.until(lambda: scene.looker.execute(errors).fetchall())
+        [row] = scene.looker.execute(errors).fetchall()
+        assert row["name"] == "broken"
+        assert "embedding does not exist" in row["error"]
+        scene.looker.execute("select sync.disable_search('broken')")
+        scene.enable(p_name="broken")
+        await scene.until(lambda: not scene.looker.execute(errors).fetchall())
+
+
+async def test_a_search_that_is_locked_keeps_no_other_waiting(scene: Scene) -> None:
+    """As one is that goes once its readers have ended their transactions."""
+    scene.enable(p_name="going")
+    scene.posts(6)
+    holder = scene.open(autocommit=False)
+    holder.execute("select from sync.searches where name = 'going' for update")
+    holder.execute("lock table sync_search.going")
+    async with scene.service():
+        await scene.level()
+        scene.posts(2, prefix="later")
+        await scene.level()
+        holder.rollback()
+        going = "select from sync_search.going where embedding is null"
+        await scene.until(lambda: not scene.looker.execute(going).fetchall())
+
+
 async def test_a_search_may_go_while_it_is_embedded(scene: Scene) -> None:
     scene.posts(5)
     scene.embedder.is_open.clear()
@@ -345,6 +394,18 @@ async def test_the_rate_is_kept(scene: Scene) -> None:
             pass
     await scene.level()
     assert timed.now == pytest.approx((20 - 1) / 2.0)
+
+
+async def test_at_a_low_rate_a_text_is_not_read_long_before_it_is_asked_for(scene: Scene) -> None:
+    scene.posts(4)
+    settle(scene)
+    async with worker_of(scene, rate_per_s=0.1, batch_size=64) as timed:
+        assert await timed.worker.step()
+        assert (timed.now, scene.embedder.texts) == (0.0, ["text p 0"])
+        while await timed.worker.step():
+            pass
+    assert [len(texts) for texts in scene.embedder.requests] == [1] * 4
+    assert timed.now == pytest.approx(30.0)
 
 
 async def test_it_stays_away_for_as_long_as_it_is_told(scene: Scene) -> None:

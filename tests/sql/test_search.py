@@ -1,14 +1,16 @@
 """sync.search() and what keeps its tables: texts as records have them, embeddings as texts do."""
 
 import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from sync.roles import INGESTER, READER
-from sync.schema import upgrade
+from sync.schema import prepare_roles, upgrade
 from tests.embedders import DIMENSIONS, embed
 from tests.postgres import TEMPLATE, Server
 from tests.sql.driver import POST, did
@@ -16,10 +18,11 @@ from tests.sql.readers import Session, World
 from tests.sql.searching import NAME, Searching, enable
 
 MISSING = "SY601"
+needs_pgvector = pytest.mark.usefixtures("pgvector")
 
 
 @pytest.fixture
-def search(db: Session) -> Searching:
+def search(pgvector: None, db: Session) -> Searching:
     """Return a search over a few posts of two repos."""
     search = Searching(World(db))
     for repo, rkey, text in (
@@ -66,6 +69,31 @@ def test_a_record_that_loses_its_text_is_found_no_longer(search: Searching) -> N
     assert {key[1] for key in search.kept()} == {"ship", "cake"}
 
 
+def rows_read(db: Session) -> int:
+    """Count what this transaction has read of the table and its indexes."""
+    row = db.execute(
+        "select sum(pg_stat_get_xact_tuples_returned(i)) as n"
+        " from (select 'sync_search.posts'::regclass::oid union"
+        " select indexrelid from pg_index where indrelid = 'sync_search.posts'::regclass) t (i)"
+    ).fetchone()
+    return int((row or {})["n"])
+
+
+def test_the_texts_of_an_account_go_without_reading_it_for_each(search: Searching) -> None:
+    for n in range(300):
+        search.write(0, f"r{n}", '{"text": "a boat"}')
+    search.settle()
+    assert len(search.kept()) == 303
+    search.db.execute(
+        "update sync.stored_records set value = '{}',"
+        " cid = '\\x01711220' || sha256(convert_to(rkey, 'UTF8'))"
+    )
+    before = rows_read(search.db)
+    search.settle()
+    assert search.kept() == {}
+    assert rows_read(search.db) - before < 300 * 10
+
+
 def test_taking_down_and_restoring_takes_texts_along(search: Searching) -> None:
     search.embed_all()
     search.world.take_down(0)
@@ -77,6 +105,7 @@ def test_taking_down_and_restoring_takes_texts_along(search: Searching) -> None:
     assert search.embedded() == {"cake"}
 
 
+@needs_pgvector
 def test_a_text_that_cannot_be_made_is_none(db: Session) -> None:
     """An error for one record of a stranger would stop the search for all."""
     search = Searching(World(db))
@@ -121,7 +150,9 @@ def test_an_embedding_goes_with_a_change_and_stays_without_one(search: Searching
 def test_a_rebuild_keeps_embeddings_and_mends_texts(search: Searching) -> None:
     search.embed_all()
     search.db.execute("update sync_search.posts set text = 'wrong' where rkey = 'ship'")
-    search.db.execute("select * from sync.rebuild_projection(%s)", [f"search {NAME}"])
+    rebuild = "select deleted, updated, inserted from sync.rebuild_projection(%s)"
+    done = search.db.execute(rebuild, [f"search {NAME}"]).fetchone()
+    assert done == {"deleted": 0, "updated": 1, "inserted": 0}  # no other goes through the index
     assert search.kept() == search.expected()
     assert search.embedded() == {"boat", "cake"}
 
@@ -183,10 +214,16 @@ def test_hits_that_are_hidden_do_not_crowd_out_the_others(search: Searching) -> 
     for statement in index_statements(search.db):
         search.db.execute(statement.replace("concurrently ", "").encode())
     search.world.take_down(0)
+    search.db.execute("set local hnsw.iterative_scan = relaxed_order")
     assert search.find("flour and sugar", 5) == ["cake"]
+    row = search.db.execute("show hnsw.iterative_scan").fetchone()
+    assert row == {"hnsw.iterative_scan": "relaxed_order"}
 
 
-@pytest.mark.parametrize("embedding", ["{1,2}", "{}", "{NULL}", "{NaN}", None])
+HUGE = "{" + ",".join(["1"] * 20_000) + "}"
+
+
+@pytest.mark.parametrize("embedding", ["{1,2}", "{}", "{NULL}", "{NaN}", "{{1},{2}}", HUGE, None])
 def test_an_embedding_of_another_kind_is_refused(search: Searching, embedding: Any) -> None:
     statement = "select * from sync.search('posts', %s::real[])"
     assert refusal(search.db, statement, embedding).sqlstate == "SY002"
@@ -222,7 +259,7 @@ def test_there_is_no_search_of_another_name(search: Searching, name: Any) -> Non
         *({"p_embedder": url} for url in (
             None, "", "x", "ftp://x/", "http://a:b@c/", "http://", "http://a b/")),
         *({"p_dimensions": number} for number in (None, 0, -1, 4001)),
-        *({"p_rate": rate} for rate in (0, -1, float("nan"))),
+        *({"p_rate": rate} for rate in (0, -1, float("nan"), float("inf"))),
         *({"p_batch": number} for number in (None, 0, 2049)),
         {"p_model": "x" * 201},
         *({"p_text": text} for text in (
@@ -243,6 +280,7 @@ def test_what_cannot_be_made_is_refused(db: Session, chosen: dict[str, Any]) -> 
     assert db.execute("select from sync.searches").fetchall() == []
 
 
+@needs_pgvector
 def test_an_expression_takes_nothing_that_somebody_could_exchange(db: Session) -> None:
     World(db)
     db.execute("create schema app")
@@ -286,6 +324,7 @@ def test_the_list_says_what_there_is(search: Searching) -> None:
     assert row["error_at"] is not None
 
 
+@needs_pgvector
 def test_more_than_an_index_takes_in_full_width(db: Session) -> None:
     search = Searching(World(db))
     search.enable(p_dimensions=3000)
@@ -376,6 +415,23 @@ def test_without_pgvector_it_says_who_can_help(own_database: str) -> None:
     upgrade(own_database)
 
 
+@needs_pgvector
+def test_a_search_that_lost_pgvector_says_so_and_may_go(clone: str, session: Any) -> None:
+    conn = session()
+    with conn.transaction():
+        search = Searching(World(conn))
+    search.enable()
+    for statement in ("drop extension vector cascade", "create extension vector schema public"):
+        conn.execute(statement)
+        upgrade(clone)
+        found = refusal(conn, "select * from sync.search('posts', %s::real[])", embed("a"))
+        assert found.sqlstate == MISSING
+    conn.execute("select sync.disable_search('posts')")
+    search.enable()
+    assert search.find("boat") == []
+
+
+@needs_pgvector
 def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, session: Any) -> None:
     conn = session()
     with conn.transaction():
@@ -391,6 +447,40 @@ def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, sess
     assert set(search.find("ship")) == {"a", "b"}
 
 
+@needs_pgvector
+@pytest.mark.parametrize("maker", ["the login", "a superuser"])
+def test_a_dump_is_restored_by_the_login_of_the_service(
+    clone: str, session: Any, postgres: Server, tmp_path: Path, maker: str
+) -> None:
+    conn = session()
+    with conn.transaction():
+        search = Searching(World(conn))
+        search.write(0, "a", '{"text": "a small boat"}')
+    search.enable()
+    search.embed_all()
+    dump, entries = tmp_path / "dump", tmp_path / "list"
+    program = postgres.binaries.program
+    subprocess.run([program("pg_dump"), "--format=custom", f"--file={dump}", clone], check=True)
+    told = subprocess.run(
+        [program("pg_restore"), "--list", dump], check=True, capture_output=True, text=True
+    )
+    lines = told.stdout.splitlines(keepends=True)
+    with postgres.database() as name:
+        restored = postgres.service_url(name)
+        prepare_roles(restored)
+        if maker == "a superuser":
+            lines = [line for line in lines if "EXTENSION" not in line]
+            with psycopg.connect(postgres.admin_url(name), autocommit=True) as admin:
+                admin.execute("create extension vector with schema public")
+        entries.write_text("".join(lines))
+        options = ["--exit-on-error", f"--use-list={entries}", f"--dbname={restored}"]
+        subprocess.run([program("pg_restore"), *options, dump], check=True)
+        upgrade(restored)
+        with psycopg.connect(restored) as found:
+            statement = "select rkey from sync.search('posts', %s::real[])"
+            assert found.execute(statement, [embed("boat")]).fetchall() == [("a",)]
+
+
 def index_statements(db: Session) -> list[str]:
     rows = db.execute(
         "select statement from sync.index_steps() where index_name like '%\\_\\_embedding'"
@@ -398,6 +488,7 @@ def index_statements(db: Session) -> list[str]:
     return [row["statement"] for row in rows]
 
 
+@needs_pgvector
 def test_at_volume_the_index_finds(clone: str, session: Any) -> None:
     conn = session()
     with conn.transaction():

@@ -1,5 +1,6 @@
 """The client of embedders: what it sends where, and which answers it believes."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -76,15 +77,32 @@ async def test_the_embedder_says_how_long(fake: FakeEmbedder, asked: str, pause_
     assert caught.value.pause_s == pause_s
 
 
+async def test_what_it_says_can_be_stored(fake: FakeEmbedder) -> None:
+    fake.troubles = [status(400, "a\0b"), status(502, "a\0b")]
+    for error in (TextsRefused, EmbedderUnavailable):
+        with pytest.raises(error, match=r"a b$"):
+            await ask(fake, "a")
+
+
+@pytest.mark.parametrize(("code", "may_be_texts"), [(500, True), (504, True), (429, False)])
+async def test_a_failure_may_be_that_of_the_texts(
+    fake: FakeEmbedder, code: int, may_be_texts: bool
+) -> None:
+    fake.troubles = [status(code)]
+    with pytest.raises(EmbedderUnavailable) as caught:
+        await ask(fake, "a")
+    assert caught.value.may_be_texts is may_be_texts
+
+
 async def test_one_that_is_too_slow_is_told_from_one_that_is_down(fake: FakeEmbedder) -> None:
     fake.is_open.clear()
     with pytest.raises(EmbedderUnavailable) as caught:
         await ask(fake, "a", timeout_s=0.05)
-    assert caught.value.is_slow
+    assert caught.value.may_be_texts
     async with Embedder("http://127.0.0.1:1/v1", model=None, user_agent="test") as embedder:
         with pytest.raises(EmbedderUnavailable) as caught:
             await embedder.embed(["a"], dimensions=None)
-    assert not caught.value.is_slow
+    assert not caught.value.may_be_texts
 
 
 def number(value: str) -> Callable[[list[dict[str, Any]]], Any]:
@@ -110,7 +128,9 @@ WRONG: dict[str, Trouble] = {
     "empty": changed(first(embedding=[])),
     "NaN": changed(number("nan")),
     "infinite": changed(number("inf")),
-    "too large": changed(number("1e39")),
+    "too large": changed(number("65505")),
+    "almost zeros": changed(first(embedding=[1e-7] * DIMENSIONS)),
+    "too long": lambda data: web.Response(text=json.dumps({"data": data}) + " " * (8 << 20)),
     "zeros": changed(first(embedding=[0.0] * DIMENSIONS)),
     "base64": changed(first(embedding="AAAA")),
     "null": changed(first(embedding=None)),
@@ -161,7 +181,13 @@ def test_the_end_of_a_url_may_be_left_out(given: str, url: str) -> None:
     assert full_url(given) == url
 
 
-@pytest.mark.parametrize("given", ["", "x", "ftp://x", "http://", "https://me:pw@x.test/v1"])
+URLS_OF_NONE = [
+    *("", "x", "ftp://x", "http://", "https://me:pw@x.test/v1", "http://[", "http://[::1"),
+    *("http://x:99999/", "http://x:0/", "http://x/a b", "http://x/\udcff", "http://x/#a"),
+]
+
+
+@pytest.mark.parametrize("given", URLS_OF_NONE)
 def test_what_is_no_url_of_an_embedder_is_refused(given: str) -> None:
     with pytest.raises(UsageError):
         full_url(given)
