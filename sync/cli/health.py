@@ -335,7 +335,7 @@ def check_searches(session: Session) -> Iterator[Finding]:
     for row in waiting:
         yield warn(
             "searches",
-            f"The texts of search {row['name']} wait: {row['error']}.",
+            f"The texts of search {row['name']} wait: {row['error'] or 'operators see why'}.",
             f"Look after its embedder, {row['embedder_url']}.",
         )
     if rows and not waiting:

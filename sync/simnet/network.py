@@ -39,6 +39,7 @@ class Simnet:
         self.world = World(seed=seed, pds_count=pds_count, start_us=start_us, key_form=key_form)
         self.faults = Faults()
         self._first_port = port
+        self._traffic_runs = 0
         self._listeners: dict[str, Listener] = {}
 
     async def __aenter__(self) -> Self:
@@ -187,9 +188,15 @@ class Simnet:
         await self.stop_server("relay")
         await self.start_server("relay")
 
-    async def run_traffic(self, commits_per_s: float, seconds: float, *, seed: int = 0) -> int:
-        """Make random commits at a rate; returns how many."""
-        traffic = Traffic(self.world, seed=seed)
+    async def run_traffic(
+        self, commits_per_s: float, seconds: float, *, seed: int | None = None
+    ) -> int:
+        """Make random commits at a rate; returns how many.
+
+        The same seed would make the same records, so each run has one of its own: 0, 1, 2 …
+        """
+        traffic = Traffic(self.world, seed=self._traffic_runs if seed is None else seed)
+        self._traffic_runs += 1
         loop = asyncio.get_running_loop()
         start = loop.time()
         count = round(commits_per_s * seconds)

@@ -304,6 +304,12 @@ async def test_traffic_arrives_and_verifies(net, client):
             assert verify_commit(message, key, now_us=time.time_ns() // 1_000)
 
 
+async def test_traffic_goes_on_where_it_ended(net):
+    generate(net.world, 2, 5)
+    for _ in range(3):
+        assert await net.run_traffic(1_000, 0.05) == 50
+
+
 # Scripted trouble
 
 
