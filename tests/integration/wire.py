@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from sync.simnet import Simnet
 
@@ -45,7 +46,8 @@ async def relay_of(
         wake = asyncio.Event()
         wakes.append(wake)
         try:
-            while not is_closing.is_set():
+            # One that was cut off still waits here; what it is woken for is not sent.
+            while not is_closing.is_set() and socket.state is State.OPEN:
                 wake.clear()
                 for event in net.world.relay.after(cursor):
                     for frame in distort(event.seq, event.frame):
