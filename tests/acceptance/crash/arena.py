@@ -16,6 +16,7 @@ import pytest
 
 from sync.database import IngestConnection, connect
 from sync.embedded import EmbeddedPostgres
+from sync.indexes import build_indexes
 from sync.schema import upgrade
 from tests.acceptance.crash import keeping, searching
 from tests.acceptance.crash.gate import BEFORE, Gate, Place, Visit
@@ -338,6 +339,7 @@ async def arena(folder: Path, seed: int, **settings: str) -> AsyncIterator[Arena
             lab.has_search = await lab.conn.fetchval(searching.CAN_SEARCH)
             if lab.has_search:
                 await searching.enable(lab.conn, embedder.url)
+                await build_indexes(url)  # happens once: nobody could wait for it again
             dids = [account.did for account in lab.accounts]
             await lab.conn.execute("select sync.track_repos($1)", dids)
             try:
