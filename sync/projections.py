@@ -31,6 +31,8 @@ RETRY_FIRST_S, RETRY_MAX_S = 0.2, 30.0
 _RUNNING = "select * from sync.running_projections()"
 _RUN = "select sync.run_projection($1, $2)"
 _IS_AT_REST = "select s.is_at_rest from sync.projection_status s where s.name = $1"
+# A projection that was dropped, and whose task is about to be.
+_IS_GONE = "SY501"
 _NOTE = "select sync.note_projection_error($1, $2)"
 # Goes as it is, without a parameter; nothing in it is looked up by way of a search path.
 _FORGET = (
@@ -87,7 +89,7 @@ class Projections:
                     if not is_database_error(caught):
                         raise
                     error = caught
-            if error is None:
+            if error is None or getattr(error, "sqlstate", None) == _IS_GONE:
                 await wait_for(wake, timeout_s=LOOK_EVERY_S)
                 continue
             _log.warning("a projection is tried again", projection=name, reason=reason_of(error))

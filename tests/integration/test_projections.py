@@ -131,6 +131,28 @@ async def test_projections_come_and_go_while_it_runs(scene: Scene) -> None:
         assert len(scene.app.kept("posts")) == 2
 
 
+async def test_one_that_is_dropped_is_no_failure(
+    scene: Scene, monkeypatch: Any, capsys: Any
+) -> None:
+    # Its task is woken before anybody has seen that it is gone.
+    slow = sync.projections._RUNNING + ", pg_sleep(0.3)"
+    monkeypatch.setattr(sync.projections, "_RUNNING", slow)
+    async with scene.service():
+        scene.app.make("posts")
+        scene.app.make("others")
+        for rkey in "ab":
+            scene.write(rkey)
+            await scene.level("others", "posts")
+        scene.app.call("drop", "posts")
+        for rkey in "cd":
+            scene.write(rkey)
+            await scene.level("others")
+        scene.app.create("posts", adopt=True)
+        scene.write("e")
+        await scene.level("others", "posts")
+    assert "tried again" not in "".join(capsys.readouterr())
+
+
 async def test_one_that_fails_stops_alone_and_goes_on_after_the_fix(scene: Scene) -> None:
     failing = "if exists (select from unnest(changes) c where c.rkey = 'bad')"
     scene.app.make("posts", before=f"{failing} then raise exception 'no'; end if")
