@@ -242,3 +242,18 @@ async def test_more_projections_than_connections_take_turns(scene: Scene, monkey
         for rkey in "abc":
             scene.write(rkey)
             await scene.level(*names)
+
+
+async def test_one_that_never_comes_to_rest_lets_others_have_their_turn(
+    scene: Scene, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sync.projections, "AT_ONCE", 1)
+    monkeypatch.setattr(sync.projections, "TURN_S", 0.1, raising=False)
+    busy = "select false from sync.projection_status s where s.name = $1"
+    monkeypatch.setattr(sync.projections, "_IS_AT_REST", busy)
+    for name in ("posts", "others", "more"):
+        scene.app.make(name)
+    async with scene.service():
+        await scene.level("posts", "others", "more")
+        scene.write("a")
+        await scene.level("more", "others", "posts")
