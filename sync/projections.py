@@ -10,6 +10,7 @@ error is shown with it, and the batch is tried again.
 """
 
 import asyncio
+import time
 
 from sync import log
 from sync.database import IngestConnection
@@ -20,8 +21,10 @@ from sync.wakes import wait_for
 
 CHANGES_CHANNEL = "sync_changes"
 MAX_CHANGES = 1_000
-# Connections at a time; who has none waits for one that is at rest.
+# Connections at a time; where there are more projections, each gives its own back when it is at
+# rest, and after a turn, as one under steady traffic may never be.
 AT_ONCE = 16
+TURN_S = 1.0
 LOOK_EVERY_S = 5.0
 # So that a busy log is followed in batches, not change by change.
 GATHER_S = 0.02
@@ -31,6 +34,8 @@ RETRY_FIRST_S, RETRY_MAX_S = 0.2, 30.0
 _RUNNING = "select * from sync.running_projections()"
 _RUN = "select sync.run_projection($1, $2)"
 _IS_AT_REST = "select s.is_at_rest from sync.projection_status s where s.name = $1"
+# A projection that was dropped, and whose task is about to be.
+_IS_GONE = "SY501"
 _NOTE = "select sync.note_projection_error($1, $2)"
 # Goes as it is, without a parameter; nothing in it is looked up by way of a search path.
 _FORGET = (
@@ -87,7 +92,7 @@ class Projections:
                     if not is_database_error(caught):
                         raise
                     error = caught
-            if error is None:
+            if error is None or getattr(error, "sqlstate", None) == _IS_GONE:
                 await wait_for(wake, timeout_s=LOOK_EVERY_S)
                 continue
             _log.warning("a projection is tried again", projection=name, reason=reason_of(error))
@@ -97,12 +102,19 @@ class Projections:
     async def _follow(
         self, conn: IngestConnection, name: str, wake: asyncio.Event, backoff: Backoff
     ) -> None:
-        """Apply batch after batch; returns at rest when somebody waits for the connection."""
+        """Apply batch after batch; returns when somebody may wait for the connection.
+
+        That is at rest, or after a turn: then it is awake, and comes again in its turn.
+        """
+        turn_ends = time.monotonic() + TURN_S
         while True:
             wake.clear()
             applied = await conn.fetchval(_RUN, name, MAX_CHANGES)
             await conn.execute(_FORGET)
             backoff.reset()
+            if len(self._tasks) > AT_ONCE and time.monotonic() > turn_ends:
+                wake.set()
+                return
             if applied:
                 continue
             if not await conn.fetchval(_IS_AT_REST, name):

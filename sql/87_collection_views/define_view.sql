@@ -12,7 +12,7 @@ create or replace function sync_priv.define_view(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_grants text := sync_priv.view_grants(p_view);
+  v_grants text := sync_priv.view_grants(p_view, p_columns);
   v_detail text;
   v_text   text := sync_priv.view_text(p_view, p_collection_id, p_columns, p_newest_by);
 begin

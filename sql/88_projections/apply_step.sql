@@ -65,7 +65,8 @@ begin
       or cardinality_violation or with_check_option_violation or program_limit_exceeded
       or feature_not_supported or invalid_transaction_termination or invalid_schema_name
       or sql_routine_exception or external_routine_exception
-      or external_routine_invocation_exception or plpgsql_error or sqlstate 'SY000'
+      or external_routine_invocation_exception or plpgsql_error or case_not_found
+      or triggered_data_change_violation or sqlstate 'SY000'
     then
       error := sqlerrm || ' (' || sqlstate || ')';
       error_key := case (v_changes[1]).op

@@ -18,6 +18,12 @@ declare
   v_consumer   sync.consumers;
   v_flaw       text;
 begin
+  -- Whoever made a role is a member of it that may have none of its rights.
+  if not pg_has_role(sync_priv.caller(), v_projection.owner_name, 'usage') then
+    raise exception 'a rebuild of % needs the rights of %', quote_literal(p_name),
+      v_projection.owner_name
+      using errcode = 'SY501', hint = 'Work as that role, or as a member that inherits them.';
+  end if;
   perform from sync.projections p
     where p.projection_id = v_projection.projection_id for no key update;
   -- The reader walks only where nothing is ahead of the log, as our own rows would be.

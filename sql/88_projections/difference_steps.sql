@@ -1,6 +1,7 @@
 -- The statements that turn one table into the copy of another of the same form, by primary key:
 -- delete, update, insert; what is equal is not touched. Generated and identity columns are left to
--- the table. Values are compared by their bytes, so that every type has a comparison.
+-- the table, though a generated one may be part of the key. Values are compared by their bytes, so
+-- that every type has a comparison.
 --
 -- Called by: sync.rebuild_projection().
 create or replace function sync_priv.difference_steps(p_target regclass, p_source regclass)
@@ -10,17 +11,18 @@ create or replace function sync_priv.difference_steps(p_target regclass, p_sourc
   set search_path = pg_catalog, pg_temp
 as $$
   with col as (
-    select quote_ident(a.attname) as name, a.attnum, a.attnum = any (i.indkey) as is_key
+    select quote_ident(a.attname) as name, a.attnum, a.attnum = any (i.indkey) as is_key,
+           a.attgenerated = '' and a.attidentity = '' as is_given
       from pg_catalog.pg_attribute a
       join pg_catalog.pg_index i on i.indrelid = a.attrelid and i.indisprimary
      where a.attrelid = p_target and a.attnum > 0 and not a.attisdropped
-       and a.attgenerated = '' and a.attidentity = ''
   ), part as (
-    select string_agg(name, ', ' order by attnum) as names,
+    select string_agg(name, ', ' order by attnum) filter (where is_given) as names,
            string_agg(format('t.%s = s.%s', name, name), ' and ') filter (where is_key) as same,
-           string_agg('t.' || name, ', ') filter (where not is_key) as old,
-           string_agg('s.' || name, ', ') filter (where not is_key) as new,
-           string_agg(format('%s = s.%s', name, name), ', ') filter (where not is_key) as put
+           string_agg('t.' || name, ', ') filter (where is_given and not is_key) as old,
+           string_agg('s.' || name, ', ') filter (where is_given and not is_key) as new,
+           string_agg(format('%s = s.%s', name, name), ', ')
+             filter (where is_given and not is_key) as put
       from col
   )
   select format('delete from %s t where not exists (select from %s s where %s)',

@@ -26,6 +26,12 @@ begin
     when v_table.oid is null or v_table.relkind not in ('r', 'p')
          or v_table.relpersistence = 't' then
       format('there is no table %s that lasts', v_target)
+    when exists (select from pg_catalog.pg_class c
+                  where c.relpersistence = 'u'
+                    and (c.oid = v_table.oid
+                         or c.oid in (select t.relid from pg_partition_tree(v_table.oid) t))) then
+      format('a crash would empty table %1$s: alter table %1$s set logged, and its partitions',
+             v_target)
     when v_code.oid is null or v_code.prokind <> 'f' then
       format('there is no function %s', v_apply)
     when v_table.relowner <> v_code.proowner or pg_get_userbyid(v_code.proowner) <> v_owner then

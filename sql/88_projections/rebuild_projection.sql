@@ -28,7 +28,7 @@ declare
   v_idle   int := 0;
 begin
   select b.* into v_claim from sync_priv.begin_rebuild(p_name) b;
-  select n.nspname, left(c.relname, 40) || '_rebuild_' || c.oid into v_schema, v_name
+  select n.nspname, 'rebuild_' || c.oid into v_schema, v_name
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
    where c.oid = v_claim.target;

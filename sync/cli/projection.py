@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import click
 import psycopg
 
-from sync.cli.consumer import name_argument
+from sync.cli.consumer import check_name, name_argument
 from sync.cli.context import Session, database_command, json_option, open_session
 from sync.cli.output import counted, print_facts, print_json, print_rows, printable
 from sync.cli.track import check_patterns, collection_option
@@ -36,6 +36,7 @@ _REBUILD = "select * from sync.rebuild_projection(%s)"
 _NAMES = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedObject,
     psycopg.errors.InvalidSchemaName,
     psycopg.errors.InvalidName,
     psycopg.errors.InvalidTextRepresentation,
@@ -60,8 +61,20 @@ def projection() -> None:
 
 @projection.command("add")
 @name_argument
-@click.option("--target", required=True, metavar="TABLE", help="The table that is kept.")
-@click.option("--apply", required=True, metavar="FUNCTION", help="The function that keeps it.")
+@click.option(
+    "--target",
+    required=True,
+    metavar="TABLE",
+    callback=check_name,
+    help="The table that is kept.",
+)
+@click.option(
+    "--apply",
+    required=True,
+    metavar="FUNCTION",
+    callback=check_name,
+    help="The function that keeps it.",
+)
 @collection_option
 @click.option("--adopt", is_flag=True, help="Replace the rows that are in the table by now.")
 @json_option
@@ -174,10 +187,10 @@ def rebuild(settings: Settings, *, name: str, as_json: bool) -> None:
     """Work a table out anew and write the difference; its readers see it whole all the time.
 
     For a function that has changed, or a table that somebody wrote to. Works as the role of the
-    projection, or as a member of it.
+    projection, or as a member that inherits its rights.
 
     Example:
-      standpipe projection rebuild posts
+      standpipe projection rebuild posts --database-url "$APP_DATABASE_URL"
     """
     with _work(settings, "rebuild", name) as session:
         row = session.execute(_REBUILD, [name]).fetchone() or {}

@@ -22,7 +22,7 @@ from sync.cli.context import (
 from sync.cli.output import print_json, print_rows, print_table, printable
 from sync.config import Settings
 from sync.database import first_line, refusals
-from sync.errors import BadInput, DatabaseRefusal, UsageError
+from sync.errors import BadInput, DatabaseRefusal, UpstreamUnavailable, UsageError
 from sync.lexicons import FoundLexicon, find_lexicon
 
 MAX_LEXICON_BYTES = 1_048_576
@@ -107,7 +107,7 @@ def add(
     if did is not None and is_given:
         raise UsageError("--did says where a lexicon is: leave out --lexicon and --column.")
     definition = None if lexicon is None else Jsonb(_read_file(lexicon))
-    given = Jsonb(dict(map(_read_column, columns))) if columns else None
+    given = Jsonb(_read_columns(columns)) if columns else None
     with open_session(settings, name="view add", may_create=True) as session:
         is_kept = is_given or (did is None and _keeps(session, name, nsid))
         found = None if is_kept else run_async(find_lexicon(settings, nsid, did=did))
@@ -174,34 +174,46 @@ def drop(settings: Settings, *, name: str, as_json: bool) -> None:
 @click.argument("name", required=False)
 @json_option
 @database_command
-def refresh(settings: Settings, *, name: str | None, as_json: bool) -> None:
+def refresh(settings: Settings, *, name: str | None, as_json: bool) -> int:
     """Read lexicons from the network again, and change the views that were made from them.
 
     Each is read from the repo where it was found. To have another repo, or to ask DNS again: `view
-    add --did`, or drop the collection's views and add them.
+    add --did`, or drop the collection's views and add them. One that cannot be refreshed stays as
+    it is, and the others are.
 
     Examples:
       standpipe view refresh
       standpipe view refresh posts --json
     """
+    exit_code = 0
     with open_session(settings, name="view refresh") as session:
         views = _refreshable(session, name)
         for row in views:
-            nsid = row["collection"]
-            found = run_async(find_lexicon(settings, nsid, did=row["lexicon_did"]))
-            with session.transaction():
-                _keep(session, found)
-                changes = _create(session, row["view"], nsid, None, None, None, None)
-            _tell_refreshed(row["view"], found, changes, as_json=as_json)
+            try:
+                found, changes = _refresh(settings, session, row)
+            except (BadInput, UpstreamUnavailable, DatabaseRefusal) as error:
+                if len(views) == 1:
+                    raise
+                click.echo(printable(f"{row['view']} stays as it is: {error}"), err=True)
+                exit_code = exit_code or error.exit_code
+            else:
+                _tell_refreshed(row["view"], found, changes, as_json=as_json)
     if not views and not as_json:
         click.echo("No view was made from a lexicon of the network.")
+    return exit_code
 
 
-def _read_column(text: str) -> tuple[str, str]:
-    name, equals, expression = text.partition("=")
-    if not (name and equals and expression.strip()):
-        raise UsageError(f"{text!r} is not a column: give it as \"name=value ->> 'text'\".")
-    return name, expression
+def _read_columns(texts: Sequence[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for text in texts:
+        name, equals, expression = text.partition("=")
+        name = name.strip()
+        if not (name and equals and expression.strip()):
+            raise UsageError(f"{text!r} is not a column: give it as \"name=value ->> 'text'\".")
+        if name in columns:
+            raise UsageError(f"The column {name!r} is given twice.")
+        columns[name] = expression
+    return columns
 
 
 def _read_file(path: Path) -> Any:
@@ -243,6 +255,16 @@ def _keeps(session: Session, name: str, nsid: str) -> bool:
     with _explained():
         row = session.execute(_KEEPS, [name, nsid]).fetchone()
     return row is not None and bool(row["yes"])
+
+
+def _refresh(
+    settings: Settings, session: Session, row: DictRow
+) -> tuple[FoundLexicon, list[DictRow]]:
+    nsid = row["collection"]
+    found = run_async(find_lexicon(settings, nsid, did=row["lexicon_did"]))
+    with session.transaction():
+        _keep(session, found)
+        return found, _create(session, row["view"], nsid, None, None, None, None)
 
 
 def _keep(session: Session, found: FoundLexicon) -> None:

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import psycopg
+
 from tests.acceptance.commands import Standpipe, on_clone, standpipe
 from tests.acceptance.test_cli_doctor import doctor_findings
 from tests.acceptance.test_cli_tail import NOTE, OpenSession, fill_log
@@ -71,11 +73,39 @@ def test_refusals_say_what_to_do(on_clone: Standpipe, session: OpenSession) -> N
     on_clone(*nothing).assert_one_sentence(2, "app.nothing")
     odd = ("projection", "add", "notes", "--target", "a.b.c.d", "--apply", "'; (")
     on_clone(*odd).assert_one_sentence(2)
+    for target, function in (("\udcff", "app.f"), ("app.posts", "\udcff"), ("app.posts", "f(nix)")):
+        strange = ("projection", "add", "notes", "--target", target, "--apply", function)
+        on_clone(*strange).assert_one_sentence(2)
     on_clone(*ADD, "-c", "no pattern").assert_one_sentence(2, "no pattern")
     conn.execute("insert into app.posts values ('did:x', 'a', 'at://x', '', '{}')")
     on_clone(*ADD).assert_one_sentence(7, "not empty", "p_adopt")
     on_clone(*ADD, "--adopt")
     on_clone(*ADD).assert_one_sentence(7, "already")
+
+
+def test_a_rebuild_needs_the_rights_of_the_projection_s_role(
+    on_clone: Standpipe, session: OpenSession, clone: str
+) -> None:
+    conn = session()
+    fill_log(conn)
+    database = conn.info.dbname
+    its_url = f"postgresql://keeper:app@{clone.rpartition('@')[2]}"
+    conn.execute("create role keeper login password 'app' in role sync_reader")
+    try:
+        conn.execute(f'grant create on database "{database}" to keeper'.encode())
+        with psycopg.connect(its_url) as its_own:
+            its_own.execute(EXAMPLE.read_bytes())
+        conn.execute("select sync.run_projection('posts')")
+        on_clone("projection", "pause", "posts")
+        on_clone("projection", "rebuild", "posts").assert_one_sentence(7, "role")
+        its = on_clone("projection", "rebuild", "posts", "--database-url", its_url)
+        assert "is rebuilt" in its.out, its
+    finally:
+        conn.execute("set role sync_owner; select sync.drop_projection('posts'); reset role")
+        with psycopg.connect(its_url) as its_own:
+            its_own.execute("drop owned by keeper cascade")
+        conn.execute(f'revoke create on database "{database}" from keeper'.encode())
+        conn.execute("drop role keeper")
 
 
 def test_what_has_stopped_one_is_shown(on_clone: Standpipe, session: OpenSession) -> None:

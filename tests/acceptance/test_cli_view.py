@@ -154,6 +154,8 @@ def test_refusals_say_what_to_do(on_clone: Standpipe, file: Path, clone: str) ->
     nowhere.assert_one_sentence(2, "no schema pg_catalog for views")
     on_clone("view", "refresh", "notes").assert_one_sentence(2, "not made from a lexicon of the")
     on_clone("view", "refresh", "none").assert_one_sentence(2, "There is no view none")
+    twice = on_clone("view", "add", "notes", NOTE, "--column", "x=rev", "--column", "x = rev")
+    twice.assert_one_sentence(2, "'x'", "twice")
     on_clone("view", "refresh", "a b").assert_one_sentence(2, "is not the name of a view")
     assert "No view was made" in on_clone("view", "refresh").out
 
@@ -267,6 +269,22 @@ def test_a_lexicon_of_the_network_is_verified_and_refreshed(
     on_network("view", "refresh").assert_one_sentence(5, did, "has no lexicon")
     [listed] = on_network("view", "list", "--json").json_lines()
     assert listed["lexicon_did"] == did
+
+
+def test_one_that_cannot_be_refreshed_stops_no_other(
+    on_network: Standpipe, network: RemoteSimnet
+) -> None:
+    did, first, last = network.dids[1], "com.example.first", "com.example.last"
+    for nsid in (first, last):
+        record = {"did": did, "collection": LEXICON_SCHEMA, "rkey": nsid}
+        network.control("create", **record, value=lexicon(nsid))
+        assert on_network("view", "add", nsid.split(".")[-1], nsid, "--did", did).code == 0
+    network.control("delete", did=did, collection=LEXICON_SCHEMA, rkey=first)
+    network.control("update", **record, value=lexicon(last, text=NUMBER))
+    done = on_network("view", "refresh")
+    assert done.code == 5, done
+    assert done.err.startswith(f"sync_views.first stays as it is: {did} has no"), done
+    assert done.out.startswith("sync_views.last: "), done
 
 
 def test_an_nsid_that_is_none_is_one_sentence(on_network: Standpipe) -> None:

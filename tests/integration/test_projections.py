@@ -131,6 +131,28 @@ async def test_projections_come_and_go_while_it_runs(scene: Scene) -> None:
         assert len(scene.app.kept("posts")) == 2
 
 
+async def test_one_that_is_dropped_is_no_failure(
+    scene: Scene, monkeypatch: Any, capsys: Any
+) -> None:
+    # Its task is woken before anybody has seen that it is gone.
+    slow = sync.projections._RUNNING + ", pg_sleep(0.3)"
+    monkeypatch.setattr(sync.projections, "_RUNNING", slow)
+    async with scene.service():
+        scene.app.make("posts")
+        scene.app.make("others")
+        for rkey in "ab":
+            scene.write(rkey)
+            await scene.level("others", "posts")
+        scene.app.call("drop", "posts")
+        for rkey in "cd":
+            scene.write(rkey)
+            await scene.level("others")
+        scene.app.create("posts", adopt=True)
+        scene.write("e")
+        await scene.level("others", "posts")
+    assert "tried again" not in "".join(capsys.readouterr())
+
+
 async def test_one_that_fails_stops_alone_and_goes_on_after_the_fix(scene: Scene) -> None:
     failing = "if exists (select from unnest(changes) c where c.rkey = 'bad')"
     scene.app.make("posts", before=f"{failing} then raise exception 'no'; end if")
@@ -220,3 +242,18 @@ async def test_more_projections_than_connections_take_turns(scene: Scene, monkey
         for rkey in "abc":
             scene.write(rkey)
             await scene.level(*names)
+
+
+async def test_one_that_never_comes_to_rest_lets_others_have_their_turn(
+    scene: Scene, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sync.projections, "AT_ONCE", 1)
+    monkeypatch.setattr(sync.projections, "TURN_S", 0.1, raising=False)
+    busy = "select false from sync.projection_status s where s.name = $1"
+    monkeypatch.setattr(sync.projections, "_IS_AT_REST", busy)
+    for name in ("posts", "others", "more"):
+        scene.app.make(name)
+    async with scene.service():
+        await scene.level("posts", "others", "more")
+        scene.write("a")
+        await scene.level("more", "others", "posts")

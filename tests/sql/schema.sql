@@ -1149,7 +1149,7 @@ create function sync_priv.vector_schema() returns name
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.view_columns(p_nsid text, p_lexicon jsonb, p_given jsonb, p_before jsonb) returns jsonb
   language plpgsql stable set search_path=pg_catalog, pg_temp;
-create function sync_priv.view_grants(p_view text) returns text
+create function sync_priv.view_grants(p_view text, p_columns jsonb) returns text
   language sql stable set search_path=pg_catalog, pg_temp;
 create function sync_priv.view_place(p_view text, OUT view_schema text, OUT view_name text) returns record
   language plpgsql stable set search_path=pg_catalog, pg_temp;

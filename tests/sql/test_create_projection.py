@@ -53,6 +53,7 @@ SIGNATURE = "app.apply_posts(regclass, sync.change[])"
         ("alter table app.posts drop constraint posts_pkey", "app.posts has no primary key"),
         ("alter table app.posts drop rkey, add n int generated always as identity primary key",
          "numbered by itself"),
+        ("alter table app.posts set unlogged", "alter table app.posts set logged"),
         (f"grant all on schema app to {OTHER}; alter table app.posts owner to {OTHER}",
          f"do not both belong to {ROLE}"),
     ],
@@ -62,6 +63,18 @@ def test_the_message_says_what_would_help(app: App, spoil: str, told: str) -> No
     error = refusal(app)
     assert error.sqlstate == "SY502"
     assert told in str(error)
+
+
+def test_a_table_with_an_unlogged_partition_is_refused(app: App) -> None:
+    with app.role():
+        app.db.execute(
+            "alter table app.posts rename to old;"
+            " create table app.posts (like app.old, primary key (did, collection, rkey))"
+            " partition by hash (did);"
+            " create unlogged table app.part partition of app.posts"
+            " for values with (modulus 1, remainder 0)"
+        )
+    assert "set logged" in str(refusal(app))
 
 
 def test_what_makes_it_unfit_later_stops_it(app: App) -> None:

@@ -135,6 +135,29 @@ def test_columns_that_a_table_makes_itself_are_left_to_it(world: World, app: App
     assert app.call("rebuild", "posts")["updated"] == 0
 
 
+def test_a_key_that_the_table_makes_itself_tells_its_rows(world: World, app: App) -> None:
+    app.db.execute(
+        "alter table app.posts drop constraint posts_pkey;"
+        ' alter table app.posts add name text collate "C" generated always as (rkey) stored,'
+        " add primary key (did, name), add unique (did, collection, rkey)"
+    )
+    app.db.execute("update app.posts set cid = 'wrong' where rkey = 'a'")
+    app.db.execute("delete from app.posts where rkey = 'b'")
+    app.db.execute(
+        "insert into app.posts (did, collection, rkey, cid) values (%s, 'x', 'z', 'z')", [did(0)]
+    )
+    assert app.call("rebuild", "posts") == {"deleted": 1, "updated": 1, "inserted": 1}
+    assert app.kept("posts") == world.records()
+
+
+def test_a_table_may_have_as_long_a_name_as_there_is(world: World, app: App) -> None:
+    name = "ж" * 31 + "x"
+    app.make(name)
+    app.settle(name)
+    assert app.call("rebuild", name) == {"deleted": 0, "updated": 0, "inserted": 0}
+    assert app.kept(name) == world.records()
+
+
 def test_it_is_refused_where_rows_of_its_own_are_ahead_of_the_log(world: World, app: App) -> None:
     app.db.execute("set constraints all deferred")
     world.put(0, "e")
@@ -148,7 +171,7 @@ def test_it_is_refused_where_rows_of_its_own_are_ahead_of_the_log(world: World, 
 
 def test_nothing_is_left_of_the_shadow(world: World, app: App) -> None:
     app.call("rebuild", "posts")
-    rows = app.db.execute("select from pg_class where relname like 'posts_rebuild%'")
+    rows = app.db.execute("select from pg_class where relname like 'rebuild%'")
     assert rows.fetchall() == []
 
 

@@ -127,6 +127,8 @@ def test_a_change_has_everything_a_record_has(world: World, app: App) -> None:
         ("division_by_zero", "22012"),
         ("unique_violation", "23505"),
         ("undefined_table", "42P01"),
+        ("case_not_found", "20000"),
+        ("triggered_data_change_violation", "27000"),
     ],
 )
 def test_what_cannot_be_applied_stops_a_projection_alone(

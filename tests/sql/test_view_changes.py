@@ -78,6 +78,22 @@ def test_a_view_that_is_made_anew_keeps_its_grants(db: Session) -> None:
     assert sorted(after["acl"]) == sorted(before["acl"])
 
 
+def test_a_view_that_is_made_anew_keeps_the_grants_of_the_columns_it_keeps(db: Session) -> None:
+    create(db, "posts", text_lexicon("a", "b"))
+    db.execute("set local role sync_owner")
+    db.execute("grant select (did, a, b) on sync_views.posts to sync_replicator")
+    db.execute("grant select (a) on sync_views.posts to public")
+    create(db, "posts", text_lexicon("a", "c"))
+    granted = db.execute(
+        "select attname, attacl::text[] as acl from pg_attribute"
+        " where attrelid = 'sync_views.posts'::regclass and attacl is not null order by 1"
+    ).fetchall()
+    assert [(row["attname"], sorted(row["acl"])) for row in granted] == [
+        ("a", ["=r/sync_owner", "sync_replicator=r/sync_owner"]),
+        ("did", ["sync_replicator=r/sync_owner"]),
+    ]
+
+
 # Indexes ----------------------------------------------------------------------------------------
 
 
