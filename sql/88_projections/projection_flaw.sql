@@ -32,6 +32,9 @@ begin
                          or c.oid in (select t.relid from pg_partition_tree(v_table.oid) t))) then
       format('a crash would empty table %1$s: alter table %1$s set logged, and its partitions',
              v_target)
+    when v_table.relrowsecurity and v_table.relforcerowsecurity then
+      format('policies would hide rows from who keeps table %1$s: alter table %1$s '
+             'no force row level security', v_target)
     when v_code.oid is null or v_code.prokind <> 'f' then
       format('there is no function %s', v_apply)
     when v_table.relowner <> v_code.proowner or pg_get_userbyid(v_code.proowner) <> v_owner then

@@ -54,6 +54,8 @@ SIGNATURE = "app.apply_posts(regclass, sync.change[])"
         ("alter table app.posts drop rkey, add n int generated always as identity primary key",
          "numbered by itself"),
         ("alter table app.posts set unlogged", "alter table app.posts set logged"),
+        ("alter table app.posts enable row level security, force row level security",
+         "alter table app.posts no force row level security"),
         (f"grant all on schema app to {OTHER}; alter table app.posts owner to {OTHER}",
          f"do not both belong to {ROLE}"),
     ],
