@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+import pytest
+
 from tests.embedders import DIMENSIONS, embed
 from tests.sql.driver import POST, cid, did
 from tests.sql.readers import Session, World
@@ -131,3 +134,18 @@ def enable(db: Session, **chosen: Any) -> None:
         f"{name} => %({name})s{'::real' if name == 'p_rate' else ''}" for name in given
     )
     db.execute(f"select sync.enable_search({named})".encode(), given)
+
+
+def refusal(db: Session, statement: str, *args: Any) -> psycopg.Error:
+    """Return the error of a statement that has to be refused."""
+    with pytest.raises(psycopg.Error) as caught, db.transaction():
+        db.execute(statement.encode(), args)
+    return caught.value
+
+
+def index_statements(db: Session) -> list[str]:
+    """Return what makes the indexes that are asked for."""
+    rows = db.execute(
+        "select statement from sync.index_steps() where index_name like '%\\_\\_embedding'"
+    ).fetchall()
+    return [row["statement"] for row in rows]
