@@ -15,9 +15,9 @@ from psycopg.rows import DictRow
 from sync import log
 from sync.cli.app import ENDING_SIGNALS, Terminated
 from sync.config import Settings, load_settings
-from sync.database import connect_sync, place
+from sync.database import connect_sync, first_line, place, refusals
 from sync.embedded import EmbeddedPostgres
-from sync.errors import DatabaseUnavailable
+from sync.errors import DatabaseRefusal, DatabaseUnavailable, UsageError
 
 R = TypeVar("R")
 Session = psycopg.Connection[DictRow]
@@ -176,3 +176,21 @@ def _handlers_kept() -> Iterator[None]:
 def readable_file() -> click.Path:
     """Return the type of an argument that is a file to read."""
     return click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Have what one of our SQL functions refuses say also why, and what to do."""
+    try:
+        with refusals():
+            yield
+    except DatabaseRefusal as error:
+        cause = error.__cause__
+        parts = [str(error)]
+        if isinstance(cause, psycopg.Error):
+            parts += filter(None, (cause.diag.message_detail, cause.diag.message_hint))
+        raise type(error)(error.sqlstate, " ".join(". ".join(parts).split())) from error
+    except psycopg.DataError as error:
+        raise UsageError(f"PostgreSQL cannot hold that: {first_line(error)}.") from error
+    except UnicodeEncodeError as error:
+        raise UsageError("An argument is not UTF-8 text.") from error

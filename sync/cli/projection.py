@@ -7,12 +7,12 @@ import click
 import psycopg
 
 from sync.cli.consumer import check_name, name_argument
-from sync.cli.context import Session, database_command, json_option, open_session
+from sync.cli.context import Session, database_command, explained, json_option, open_session
 from sync.cli.output import counted, print_facts, print_json, print_rows, printable
 from sync.cli.track import check_patterns, collection_option
 from sync.config import Settings
 from sync.database import first_line, refusals
-from sync.errors import DatabaseRefusal, NoSuchProjection, UsageError
+from sync.errors import NoSuchProjection, UsageError
 
 _SIGNATURE = "(regclass, sync.change[])"
 _CREATE = """
@@ -99,7 +99,7 @@ def add(
     """
     check_patterns(patterns)
     function = apply if "(" in apply else apply + _SIGNATURE
-    with open_session(settings, name="projection add") as session, _advice(name):
+    with open_session(settings, name="projection add") as session, _advice():
         try:
             session.execute(_CREATE, [name, target, list(patterns) or None, function, adopt])
         except _NAMES as error:
@@ -139,7 +139,7 @@ def status(settings: Settings, *, name: str, as_json: bool) -> None:
     Example:
       standpipe projection status posts
     """
-    with open_session(settings, name="projection status") as session, _advice(name):
+    with open_session(settings, name="projection status") as session, _advice():
         row = session.execute(_STATUS, [name]).fetchone()
         if row is None:
             raise NoSuchProjection("SY501", f"there is no projection {printable(name)!r}")
@@ -159,7 +159,7 @@ def pause(settings: Settings, *, name: str, as_json: bool) -> None:
     Example:
       standpipe projection pause posts
     """
-    with _work(settings, "pause", name) as session:
+    with _work(settings, "pause") as session:
         session.execute(_PAUSE, [name])
     _tell(name, "is paused", as_json=as_json)
 
@@ -174,7 +174,7 @@ def resume(settings: Settings, *, name: str, as_json: bool) -> None:
     Example:
       standpipe projection resume posts
     """
-    with _work(settings, "resume", name) as session:
+    with _work(settings, "resume") as session:
         session.execute(_RESUME, [name])
     _tell(name, "goes on", as_json=as_json)
 
@@ -192,7 +192,7 @@ def rebuild(settings: Settings, *, name: str, as_json: bool) -> None:
     Example:
       standpipe projection rebuild posts --database-url "$APP_DATABASE_URL"
     """
-    with _work(settings, "rebuild", name) as session:
+    with _work(settings, "rebuild") as session:
         row = session.execute(_REBUILD, [name]).fetchone() or {}
     if as_json:
         print_json({"name": name, **row})
@@ -212,32 +212,27 @@ def drop(settings: Settings, *, name: str, as_json: bool) -> None:
     Example:
       standpipe projection drop posts
     """
-    with _work(settings, "drop", name) as session:
+    with _work(settings, "drop") as session:
         session.execute(_DROP, [name])
     _tell(name, "is forgotten; its table stays", as_json=as_json)
 
 
 @contextmanager
-def _work(settings: Settings, what: str, name: str) -> Iterator[Session]:
-    with open_session(settings, name=f"projection {what}") as session, _advice(name):
+def _work(settings: Settings, what: str) -> Iterator[Session]:
+    with open_session(settings, name=f"projection {what}") as session, _advice():
         yield session
 
 
 @contextmanager
-def _advice(name: str) -> Iterator[None]:
-    """Add to a refusal which command helps, and what PostgreSQL hinted at."""
-    try:
-        with refusals():
-            yield
-    except NoSuchProjection as error:
-        told = f"{error}: see `standpipe projection list`, or work as the role it belongs to."
-        raise NoSuchProjection(error.sqlstate, told) from error
-    except DatabaseRefusal as error:
-        cause = error.__cause__
-        hint = cause.diag.message_hint if isinstance(cause, psycopg.Error) else None
-        if hint is None:
-            raise
-        raise type(error)(error.sqlstate, f"{error}. {hint}") from error
+def _advice() -> Iterator[None]:
+    """Add to a refusal what helps."""
+    with explained():
+        try:
+            with refusals():
+                yield
+        except NoSuchProjection as error:
+            told = f"{error}: see `standpipe projection list`, or work as the role it belongs to."
+            raise NoSuchProjection(error.sqlstate, told) from error
 
 
 def _tell(name: str, what: str, *, as_json: bool) -> None:

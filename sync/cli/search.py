@@ -1,21 +1,23 @@
 """`standpipe search`: find records by what their texts mean."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import click
-import psycopg
 from psycopg.rows import DictRow
 
-from sync.cli.context import database_command, json_option, open_session, run_async
+from sync.cli.context import (
+    database_command,
+    explained,
+    json_option,
+    open_session,
+    run_async,
+)
 from sync.cli.output import print_facts, print_json, print_rows, printable
 from sync.config import Settings
-from sync.database import first_line, refusals
-from sync.embedder import Embedder, full_url
-from sync.errors import DatabaseRefusal, NoSuchSearch, UsageError
+from sync.embedder import PLAIN_TEXT, Embedder, full_url
+from sync.errors import NoSuchSearch, UsageError
 
-PROBE = "water"
 SHOWN_LENGTH = 100
 
 _ENABLE = "select sync.enable_search(%s, %s, %s, %s, %s, %s, %s::real, %s)"
@@ -94,8 +96,8 @@ def enable(
     """
     url = full_url(embedder)
     chosen = name or nsid.rpartition(".")[2].lower()
-    with _explained():
-        dimensions = len(run_async(_embed(settings, url, model, PROBE)))
+    with explained():
+        dimensions = len(run_async(_embed(settings, url, model, PLAIN_TEXT)))
         with open_session(settings, name="search enable", may_create=True) as session:
             session.execute(_ENABLE, [chosen, nsid, text, url, dimensions, model, rate, batch])
     if as_json:
@@ -130,16 +132,12 @@ def find(settings: Settings, *, words: str, name: str | None, limit: int, as_jso
     """
     if not words.strip():
         raise UsageError("There is nothing to find: give some words.")
-    with open_session(settings, name="search") as session, _explained():
+    with open_session(settings, name="search") as session, explained():
         chosen = _choose(session.execute(_LIST).fetchall(), name)
         asked = _embed(
             settings, chosen["embedder_url"], chosen["model"], words, chosen["dimensions"]
         )
         hits = session.execute(_FIND, [chosen["name"], run_async(asked), limit]).fetchall()
-    if as_json:
-        for hit in hits:
-            print_json(hit)
-        return
     shown = [
         {
             "distance": f"{hit['distance']:.3f}",
@@ -148,7 +146,11 @@ def find(settings: Settings, *, words: str, name: str | None, limit: int, as_jso
         }
         for hit in hits
     ]
-    print_rows(shown, as_json=False, otherwise="Nothing is embedded yet: standpipe search status")
+    print_rows(
+        hits if as_json else shown,
+        as_json=as_json,
+        otherwise="Nothing is embedded yet: standpipe search status",
+    )
 
 
 @search.command("list")
@@ -162,13 +164,13 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     """
     with open_session(settings, name="search list") as session:
         rows = session.execute(_LIST).fetchall()
-    if as_json:
-        for row in rows:
-            print_json(row)
-        return
     columns = ("name", "collection", "embedder_url", "model", "dimensions", "error")
     shown = [{column: row[column] for column in columns} for row in rows]
-    print_rows(shown, as_json=False, otherwise="There is no search: standpipe search enable NSID")
+    print_rows(
+        rows if as_json else shown,
+        as_json=as_json,
+        otherwise="There is no search: standpipe search enable NSID",
+    )
 
 
 @search.command("status")
@@ -181,7 +183,7 @@ def status(settings: Settings, *, name: str | None, as_json: bool) -> None:
     Example:
       standpipe search status posts
     """
-    with open_session(settings, name="search status") as session, _explained():
+    with open_session(settings, name="search status") as session, explained():
         chosen = _choose(session.execute(_LIST).fetchall(), name)
         counts = session.execute(_COUNT, [chosen["name"]]).fetchone() or {}
     facts: dict[str, Any] = {**chosen, **counts}
@@ -201,7 +203,7 @@ def disable(settings: Settings, *, name: str, as_json: bool) -> None:
     Example:
       standpipe search disable posts
     """
-    with open_session(settings, name="search disable") as session, _explained():
+    with open_session(settings, name="search disable") as session, explained():
         session.execute(_DISABLE, [name])
     if as_json:
         print_json({"name": name})
@@ -235,21 +237,3 @@ def _choose(rows: Sequence[DictRow], name: str | None) -> DictRow:
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= SHOWN_LENGTH else line[: SHOWN_LENGTH - 1] + "…"
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Have what a function refuses say what to do as well."""
-    try:
-        with refusals():
-            yield
-    except DatabaseRefusal as error:
-        cause = error.__cause__
-        hint = cause.diag.message_hint if isinstance(cause, psycopg.Error) else None
-        if hint is None:
-            raise
-        raise type(error)(error.sqlstate, f"{error}. {hint}") from error
-    except psycopg.DataError as error:
-        raise UsageError(f"PostgreSQL cannot hold that: {first_line(error)}.") from error
-    except UnicodeEncodeError as error:
-        raise UsageError("An argument is not UTF-8 text.") from error

@@ -1,8 +1,7 @@
 """`standpipe view`: tables of one collection with typed columns."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from psycopg.types.json import Jsonb
 from sync.cli.context import (
     Session,
     database_command,
+    explained,
     json_option,
     open_session,
     readable_file,
@@ -21,7 +21,6 @@ from sync.cli.context import (
 )
 from sync.cli.output import print_json, print_rows, print_table, printable
 from sync.config import Settings
-from sync.database import first_line, refusals
 from sync.errors import BadInput, DatabaseRefusal, UpstreamUnavailable, UsageError
 from sync.lexicons import FoundLexicon, find_lexicon
 
@@ -132,10 +131,6 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     """
     with open_session(settings, name="view list") as session:
         rows = session.execute(_LIST).fetchall()
-    if as_json:
-        for row in rows:
-            print_json(row)
-        return
     shown = [
         {
             "view": row["view"],
@@ -149,7 +144,11 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         }
         for row in rows
     ]
-    print_rows(shown, as_json=False, otherwise="There is no view yet: `standpipe view add`.")
+    print_rows(
+        rows if as_json else shown,
+        as_json=as_json,
+        otherwise="There is no view yet: `standpipe view add`.",
+    )
 
 
 @view.command("drop")
@@ -162,7 +161,7 @@ def drop(settings: Settings, *, name: str, as_json: bool) -> None:
     Example:
       standpipe view drop posts
     """
-    with open_session(settings, name="view drop") as session, _explained():
+    with open_session(settings, name="view drop") as session, explained():
         session.execute("select sync.drop_view(%s)", [name])
     if as_json:
         print_json({"view": name, "done": "dropped"})
@@ -227,32 +226,13 @@ def _read_file(path: Path) -> Any:
         raise BadInput(f"{path} is not JSON: {error}.") from error
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Have what a function refuses say what to do as well."""
-    try:
-        with refusals():
-            yield
-    except DatabaseRefusal as error:
-        cause = error.__cause__
-        parts = [str(error)]
-        if isinstance(cause, psycopg.Error):
-            parts += filter(None, (cause.diag.message_detail, cause.diag.message_hint))
-        sentence = " ".join(". ".join(parts).split())
-        raise type(error)(error.sqlstate, sentence) from error
-    except psycopg.DataError as error:
-        raise UsageError(f"PostgreSQL cannot hold that: {first_line(error)}.") from error
-    except UnicodeEncodeError as error:
-        raise UsageError("An argument is not UTF-8 text.") from error
-
-
 def _create(session: Session, *arguments: object) -> list[DictRow]:
-    with _explained():
+    with explained():
         return session.execute(_CREATE, arguments).fetchall()
 
 
 def _keeps(session: Session, name: str, nsid: str) -> bool:
-    with _explained():
+    with explained():
         row = session.execute(_KEEPS, [name, nsid]).fetchone()
     return row is not None and bool(row["yes"])
 
@@ -268,12 +248,12 @@ def _refresh(
 
 
 def _keep(session: Session, found: FoundLexicon) -> None:
-    with _explained():
+    with explained():
         session.execute(_PUT, [found.nsid, Jsonb(found.lexicon), found.did, found.cid])
 
 
 def _find(session: Session, name: str) -> list[DictRow]:
-    with _explained():
+    with explained():
         try:
             return session.execute(_ONE, [name]).fetchall()
         except psycopg.errors.InvalidParameterValue as error:

@@ -85,6 +85,16 @@ def on_clone(standpipe: Standpipe, clone: str) -> Standpipe:
     return run
 
 
+@pytest.fixture
+def on_network(standpipe: Standpipe, network: "RemoteSimnet", clone: str) -> Standpipe:
+    """Return a function that runs a command on a module's network and a database of its own."""
+
+    def run(*arguments: str, **environment: str) -> Result:
+        return standpipe(*arguments, **{**network.environment(clone), **environment})
+
+    return run
+
+
 def clean_environment(**environment: str) -> dict[str, str]:
     """Return our environment without settings, but for the given ones."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("STANDPIPE_")}

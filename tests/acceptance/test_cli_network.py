@@ -17,10 +17,10 @@ from sync.embedded import EmbeddedPostgres
 from tests.acceptance.commands import (
     PROGRAM,
     RemoteSimnet,
-    Result,
     Standpipe,
     clean_environment,
     end,
+    on_network,
     read_line,
     remote_simnet,
     run_program,
@@ -29,7 +29,7 @@ from tests.acceptance.commands import (
     wait_until,
 )
 
-__all__ = ["standpipe"]
+__all__ = ["on_network", "standpipe"]
 
 NOTE = "com.example.note"
 POST = "app.bsky.feed.post"
@@ -41,16 +41,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteSimnet]:
     folder = Path(tmp_path_factory.mktemp("simnet"))
     with remote_simnet(folder, "--accounts", "4", "--records", "30", "--seed", "11") as network:
         yield network
-
-
-@pytest.fixture
-def on_network(standpipe: Standpipe, network: RemoteSimnet, clone: str) -> Standpipe:
-    """Return a function that runs a command on this network and a database of its own."""
-
-    def run(*arguments: str, **environment: str) -> Result:
-        return standpipe(*arguments, **{**network.environment(clone), **environment})
-
-    return run
 
 
 @pytest.fixture

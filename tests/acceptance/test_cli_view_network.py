@@ -23,13 +23,13 @@ from tests.acceptance.commands import (
     RemoteSimnet,
     Result,
     Standpipe,
-    on_clone,
+    on_network,
     remote_simnet,
     standpipe,
 )
 from tests.acceptance.lexicons import NOTE, NUMBER, TEXT, lexicon
 
-__all__ = ["on_clone", "standpipe"]
+__all__ = ["on_network", "standpipe"]
 
 
 def test_the_authority_of_an_nsid_is_a_name_in_dns() -> None:
@@ -42,14 +42,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteSimnet]:
     folder = Path(tmp_path_factory.mktemp("simnet"))
     with remote_simnet(folder, "--accounts", "2", "--records", "20", "--seed", "5") as network:
         yield network
-
-
-@pytest.fixture
-def on_network(standpipe: Standpipe, network: RemoteSimnet, clone: str) -> Standpipe:
-    def run(*arguments: str, **environment: str) -> Result:
-        return standpipe(*arguments, **{**network.environment(clone), **environment})
-
-    return run
 
 
 def test_a_lexicon_of_the_network_is_verified_and_refreshed(
