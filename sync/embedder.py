@@ -25,6 +25,8 @@ from sync.errors import ConfigurationError, UpstreamUnavailable, UsageError
 from sync.http import HttpClient, HttpFailure, Reply, retry_after_s
 
 TIMEOUT_S = 60.0
+# Any embedder takes it: when it does not, the cause is not the text that it refused before.
+PLAIN_TEXT = "water"
 MAX_PAUSE_S = 300.0
 # Of an answer: what goes around the numbers, what one takes on a line of its own, how many there
 # are when nobody knows, and the most of all, for 2,048 texts with 4,000 numbers of 25 bytes each.

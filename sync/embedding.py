@@ -22,7 +22,7 @@ import asyncpg
 from sync import log
 from sync.config import Settings
 from sync.database import IngestConnection
-from sync.embedder import Embedder, EmbedderUnavailable, TextsRefused
+from sync.embedder import PLAIN_TEXT, Embedder, EmbedderUnavailable, TextsRefused
 from sync.errors import ConfigurationError
 from sync.firehose import Backoff
 from sync.limits import TokenBucket
@@ -35,8 +35,6 @@ RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
 TURN_S = 10.0
 # A table that its readers keep from going must not keep the other searches waiting.
 LOCK_TIMEOUT_S = 1.0
-# Any embedder takes it: when it does not, the cause is not the text that it refused before.
-PLAIN_TEXT = "water"
 
 _SEARCHES = """
     select name, embedder_url, model, dimensions, rate_per_s, batch_size
@@ -109,6 +107,7 @@ class Embedding:
         backoff = Backoff(first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S)
         async with embedder:
             while True:
+                started_at = time.monotonic()
                 try:
                     await Worker(search, database, embedder).run()
                 except asyncpg.PostgresError as error:
@@ -116,6 +115,8 @@ class Embedding:
                         raise
                     # Of this search alone: it goes, or is locked, or pgvector was taken away.
                     await database.note(search.name, reason_of(error))
+                if time.monotonic() - started_at > RETRY_MAX_S:
+                    backoff.reset()
                 await asyncio.sleep(backoff.next_delay_s())
 
 

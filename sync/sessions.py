@@ -22,9 +22,9 @@ LEASE_S = 15.0
 LANE_IDLE_TRANSACTION_TIMEOUT_S = 10.0  # below the lease
 LOCK_POLL_S = 0.2
 
-# The advisory locks of a session that compares repos, and of one that has texts embedded: class
-# and keys. What services share of a
-# source, and whose fetches are whose: see sync.share_lanes() and sync_priv.fetcher_id().
+# The advisory locks of a session that compares repos, and of one that has texts embedded: class and
+# keys. What services share of a source, and whose fetches are whose: see sync.share_lanes() and
+# sync_priv.fetcher_id().
 LOCK_CLASS = 7262
 GAPS_LOCK = 0
 EMBEDDING_LOCK = -1
