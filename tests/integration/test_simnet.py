@@ -297,7 +297,7 @@ async def test_traffic_arrives_and_verifies(net, client):
     generate(net.world, 3, 20)
     last = net.world.relay.last_seq
     async with client.subscribe(net.relay_url, last) as socket:
-        assert await net.run_traffic(500, 0.1, seed=4) == 50
+        assert await net.run_traffic(500, 0.1) == 50
         for _ in range(50):
             message = await next_message(socket)
             key = net.world.accounts[message.did].repo.key.public
