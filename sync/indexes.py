@@ -1,4 +1,4 @@
-"""Build the indexes that views ask for, and drop those that no view asks for any more.
+"""Build the indexes that views and searches ask for, and drop those that none asks for any more.
 
 SQL decides which (`sync.index_steps()`); what remains cannot be done inside a function: CREATE
 INDEX CONCURRENTLY and its opposite, which let everybody read and write meanwhile. They wait for
@@ -20,7 +20,8 @@ LOOK_EVERY_S = 2.0
 RETRY_S = 30.0
 
 # Fills the statistics that were made; later it happens by itself.
-_ANALYZE = "analyze sync.stored_records"
+_RECORDS = "sync.stored_records"
+_ANALYZE = f"analyze {_RECORDS}"
 _STEPS = "select index_name, statement from sync.index_steps()"
 # Held by the session: of several services one builds.
 _TRY_LOCK = "select pg_try_advisory_lock(7261, 5)"
@@ -29,14 +30,14 @@ _log = log.get("indexes")
 
 
 async def build_indexes_forever(conn: IngestConnection, *, url: str) -> None:
-    """Build and drop indexes as views come and go."""
+    """Build and drop indexes as views and searches come and go."""
     while True:
         is_done = True
         if await conn.fetch(_STEPS):
             try:
                 is_done = await build_indexes(url)
             except (SchemaError, DatabaseUnavailable) as error:
-                _log.warning("indexes of views wait", reason=str(error))
+                _log.warning("indexes wait", reason=str(error))
                 is_done = False
         await asyncio.sleep(LOOK_EVERY_S if is_done else RETRY_S)
 
@@ -62,8 +63,8 @@ async def build_indexes(url: str) -> bool:
                 _log.warning("an index could not be built", index=name, reason=reason_of(error))
                 failed.add(name)
             else:
-                is_new = is_new or statement.startswith("create")
-                _log.info("the records' indexes follow the views", index=name)
+                is_new = is_new or (statement.startswith("create") and _RECORDS in statement)
+                _log.info("indexes follow views and searches", index=name)
         if is_new:
             await owner.execute(_ANALYZE)
         return not failed
