@@ -1,5 +1,5 @@
 -- How many texts of a search have an embedding, wait for one, or were refused, and one that was.
--- Reads the whole table.
+-- Reads the whole table, once.
 --
 -- Called by: operators.
 -- Raises: SY602.
@@ -13,6 +13,7 @@ as $$
 declare
   v_nsid text := (select c.nsid from sync.searches s join sync.collections c using (collection_id)
                    where s.name = p_name);
+  v_told text[];
 begin
   if v_nsid is null then
     raise exception 'there is no search %', left(quote_nullable(p_name), 100)
@@ -22,13 +23,12 @@ begin
     select count(*) filter (where t.embedding is not null),
            count(*) filter (where t.embedding is null and t.error is null),
            count(*) filter (where t.error is not null),
-           min('at://' || t.did || '/' || $1 || '/' || t.rkey) filter (where t.error is not null)
+           min(array['at://' || t.did || '/' || $1 || '/' || t.rkey, t.error])
+             filter (where t.error is not null)
       from sync_search.%I t
-  $q$, p_name) into embedded, waiting, refused, refused_uri using v_nsid;
-  execute format($q$
-    select t.error from sync_search.%I t
-     where 'at://' || t.did || '/' || $1 || '/' || t.rkey = $2
-  $q$, p_name) into refused_for using v_nsid, refused_uri;
+  $q$, p_name) into embedded, waiting, refused, v_told using v_nsid;
+  refused_uri := v_told[1];
+  refused_for := v_told[2];
 end
 $$;
 comment on function sync.count_texts(text) is
