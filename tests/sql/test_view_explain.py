@@ -12,10 +12,10 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.postgres import TEMPLATE, Server
-from tests.sql.driver import POST
+from tests.sql.driver import LIKE, POST
 from tests.sql.readers import Session
 from tests.sql.test_explain import scans
-from tests.sql.views import create, lexicon
+from tests.sql.views import create, lexicon, volume
 
 REPOS = 20_000
 POSTS = 200_000
@@ -29,29 +29,6 @@ GIVEN = lexicon(
         "extra": {"type": "unknown"},
     }
 )
-# Every tenth record is a post; one of a hundred posts is hidden.
-VOLUME = f"""
-set session_replication_role = replica;
-insert into sync.repos (did, handle, tracked_by, sync_state, is_active, filter_generation,
-                        next_fetch_at, created_at, updated_at)
-select 'did:web:r' || n || '.test', 'r' || n || '.test', 'did', 'synchronized', n % 100 > 0, 1,
-       '-infinity', now(), now()
-  from generate_series(1, {REPOS}) n;
-insert into sync.collections (nsid) values ('app.bsky.feed.like'), ('app.bsky.feed.post')
-    on conflict do nothing;
-insert into sync.stored_records
-  (repo_id, collection_id, rkey, cid, rev, value, indexed_at)
-select n * 7919::bigint % {REPOS} + 1, c.collection_id, 'r' || n, '\\x01711220' || sha256(''),
-       '3kaaaaaaaaaaa',
-       jsonb_build_object(
-         'createdAt', to_char(timestamp '2020-01-01' + n * interval '10 minutes',
-                              'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-         'did', 'did:web:r' || n % 5000 || '.test', 'number', n, 'flag', n % 1000 = 0,
-         'extra', jsonb_build_object('n', n)),
-       timestamptz '2020-01-01' + n * interval '10 minutes'
-  from generate_series(1, {POSTS}) n, sync.collections c;
-set session_replication_role = origin;
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +38,7 @@ def plans(postgres: Server) -> Iterator["ReaderPlans"]:
         postgres.database(template=TEMPLATE) as name,
         psycopg.connect(postgres.admin_url(name), row_factory=dict_row, autocommit=True) as conn,
     ):
-        conn.execute(VOLUME.encode())
+        conn.execute(volume(REPOS, {LIKE: POSTS, POST: POSTS}).encode())
         indexed = ["created_at", "value_did", "number", "flag"]
         create(conn, "posts", GIVEN, indexed=indexed)
         create(conn, "newest", newest_by="indexed_at")

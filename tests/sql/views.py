@@ -1,7 +1,7 @@
 """Make views of collections in tests, and records for them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -151,3 +151,37 @@ def rows_of(db: Session, view: str = "sync_views.posts") -> list[dict[str, Any]]
 def kinds(changes: dict[str, tuple[str, str]]) -> dict[str, str]:
     """Return column → change, of what create() returns."""
     return {name: change for name, (_, change) in changes.items()}
+
+
+def volume(repos: int, records: Mapping[str, int]) -> str:
+    """Return SQL that stores so many records of each collection, spread over so many repos.
+
+    The nth of each says `number` n and is ten minutes newer than the one before; one repo of a
+    hundred is hidden.
+    """
+    numbers = ", ".join(f"('{nsid}', {number})" for nsid, number in records.items())
+    return f"""
+set session_replication_role = replica;
+insert into sync.repos (did, handle, tracked_by, sync_state, is_active, filter_generation,
+                        next_fetch_at, created_at, updated_at)
+select 'did:web:r' || n || '.test', 'r' || n || '.test', 'did', 'synchronized', n % 100 > 0, 1,
+       '-infinity', now(), now()
+  from generate_series(1, {repos}) n;
+insert into sync.collections (nsid)
+select c.nsid from (values {numbers}) c (nsid, number) on conflict do nothing;
+insert into sync.stored_records
+  (repo_id, collection_id, rkey, cid, rev, value, indexed_at)
+select n * 7919::bigint % {repos} + 1, k.collection_id, 'r' || n, '\\x01711220' || sha256(''),
+       '3kaaaaaaaaaaa',
+       jsonb_build_object(
+         'createdAt', to_char(timestamp '2020-01-01' + n * interval '10 minutes',
+                              'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+         'did', 'did:web:r' || n % 5000 || '.test', 'number', n, 'flag', n % 1000 = 0,
+         'extra', jsonb_build_object('n', n)),
+       timestamptz '2020-01-01' + n * interval '10 minutes'
+  from (values {numbers}) c (nsid, number)
+  join sync.collections k using (nsid)
+ cross join lateral generate_series(1, c.number) n
+ order by n;
+set session_replication_role = origin;
+"""
