@@ -15,7 +15,8 @@ declare
   v_role   text;
 begin
   if v_schema is null or p_schema like 'pg\_%'
-     or p_schema in ('information_schema', 'sync', 'sync_priv', 'sync_stage', 'sync_migration') then
+     or p_schema in ('information_schema', 'sync', 'sync_priv', 'sync_stage', 'sync_migration',
+                     'sync_search') then
     raise exception 'there is no schema % for views', p_schema
       using errcode = 'SY002', hint = 'Name one of yours, or none: then it is sync_views.';
   end if;

@@ -166,8 +166,8 @@ def test_a_view_s_name_is_an_identifier(db: Session, view: str, place: str) -> N
     "view",
     [None, "", ".", "a.b.c", "a b", "1a", '"unclosed', "posts; drop table x", "posts--", '""',
      "x" * 64, '"' + "ü" * 32 + '"', "sync.mine", "sync_priv.mine", "sync_stage.mine",
-     "sync_migration.mine", "pg_catalog.mine", "pg_temp.mine", "information_schema.mine",
-     "nowhere.mine"],
+     "sync_migration.mine", "sync_search.mine", "pg_catalog.mine", "pg_temp.mine",
+     "information_schema.mine", "nowhere.mine"],
 )  # fmt: skip
 def test_what_is_no_name_for_a_view_is_refused(db: Session, view: str | None) -> None:
     assert refusal(db, view, text_lexicon("text")).sqlstate == "SY002"
