@@ -96,8 +96,8 @@ async def view_figures(url: str) -> AsyncIterator[Figure]:
             plainly = 1_000 * await _seconds(owner, plain_query, plain_arguments)
             yield Figure(name, took, "ms", plainly, "the same rows of the base table")
     finally:
+        await owner.execute("reset role")
         for view in ("bench_posts", "bench_newest"):
-            await owner.execute("reset role")
             await owner.execute(_DROP, view)
         await reader.close()
         await owner.close()
