@@ -46,6 +46,7 @@ SETTINGS, BASE_BACKUP, RECOVER = blocks("Base backup and any moment since")
 MAKE_STANDBY, RUN_STANDBY, BOTH_URL, PROMOTE = blocks("Standby")
 [COPY] = blocks("File-system copies")
 DUMP_EMBEDDED, RESTORE_EMBEDDED = blocks("Another major version of PostgreSQL")
+AGAIN = "recovery_target_timeline = 'current'"
 TARGET = "recovery_target_time = '2026-11-25 12:00:00 UTC'"
 UPGRADE = "standpipe upgrade --data-dir=/recovered\n"
 
@@ -173,14 +174,15 @@ async def targets_of(story: Story, server: Server) -> dict[str, str]:
         )
         await more_changes(original, 5)
         now = ask("select clock_timestamp() at time zone 'UTC'")
+        await more_changes(original, 2)  # so that whoever goes back to that time lacks the name
         ask("select pg_create_restore_point('before_the_mistake')")
         await more_changes(original, 5)
         admin.execute("insert into diary.marks values ('after')")
     await more_changes(original)
     return {
         "time": f"recovery_target_time = '{now} UTC'",
-        "name": "recovery_target_name = 'before_the_mistake'",
-        "xid": f"recovery_target_xid = '{xid}'",
+        "name": f"recovery_target_name = 'before_the_mistake'\n{AGAIN}",
+        "xid": f"recovery_target_xid = '{xid}'\n{AGAIN}",
     }
 
 
