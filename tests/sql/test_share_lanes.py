@@ -8,7 +8,7 @@ import pytest
 from psycopg.rows import DictRow
 
 from tests.sql.driver import Driver
-from tests.sql.waiting import PATIENCE_S, background, wait_until_blocked
+from tests.sql.waiting import PATIENCE_S, background, wait_until_blocked, wait_until_gone
 
 Session = psycopg.Connection[DictRow]
 
@@ -57,6 +57,12 @@ class Member:
             [self.source, lane["lane"], lane["token"], seq],
         ).fetchone()
         return bool(row and row["moved"])
+
+    def end(self, observer: Session) -> None:
+        """Disconnect; returns when the server has let go of its lanes."""
+        pid = self.conn.info.backend_pid
+        self.conn.close()
+        wait_until_gone(observer, pid)
 
     def cursors(self) -> list[tuple[int, int, int | None]]:
         """Return epoch, lane and seq of every cursor."""
@@ -130,10 +136,10 @@ def test_any_number_of_services_shares_all_lanes(
 def test_the_lanes_of_a_session_that_ends_fall_to_the_others(join: Callable[[], Member]) -> None:
     first, second, third = join(), join(), join()
     shares(first, second, third)
-    second.conn.close()
+    second.end(first.conn)
     held = shares(first, third)
     assert [len(lanes) for lanes in held] == [2, 2]
-    first.conn.close()
+    first.end(third.conn)
     assert third.settle() == [0, 1, 2, 3]
 
 
@@ -165,7 +171,7 @@ def test_the_number_stays_as_long_as_others_read(join: Callable[[], Member]) -> 
     assert second.count == 3
     shares(first, second, lanes=8)
     assert len(first.cursors()) == 3
-    first.conn.close()
+    first.end(second.conn)
     assert second.settle(8) == list(range(8)), "who is left decides"
 
 
