@@ -1,6 +1,6 @@
--- Give one batch to the apply function of a projection, in a subtransaction. What trying again
--- would not mend comes back as `error` and `error_key` (of its first change), with nothing done;
--- other errors pass through.
+-- Give one batch to the apply function of a projection, in a subtransaction. An error comes back
+-- as `error` and `error_key` (of its first change), with nothing done. What trying again may mend
+-- is raised; the rest cannot be listed, as apps have SQLSTATEs of their own.
 --
 -- Runs with the caller's rights, for it runs the app's code; and sees afterwards that this was
 -- what it was taken for, and left nothing behind that the commit would run with our rights: the
@@ -61,13 +61,12 @@ begin
       execute format('set constraints %s deferred', v_deferred);
     end if;
   exception
-    when data_exception or integrity_constraint_violation or syntax_error_or_access_rule_violation
-      or cardinality_violation or with_check_option_violation or program_limit_exceeded
-      or feature_not_supported or invalid_transaction_termination or invalid_schema_name
-      or sql_routine_exception or external_routine_exception
-      or external_routine_invocation_exception or plpgsql_error or case_not_found
-      or triggered_data_change_violation or sqlstate 'SY000'
-    then
+    when assert_failure or others then
+      -- Lost connections, rollbacks, resources, locks, operators, files, foreign servers, and
+      -- what PostgreSQL says of itself.
+      if left(sqlstate, 2) in ('08', '40', '53', '55', '57', '58', 'F0', 'HV', 'XX') then
+        raise;
+      end if;
       error := sqlerrm || ' (' || sqlstate || ')';
       error_key := case (v_changes[1]).op
                      when 'purge' then format('purge of %s in %s',

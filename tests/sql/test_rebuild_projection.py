@@ -150,6 +150,19 @@ def test_a_key_that_the_table_makes_itself_tells_its_rows(world: World, app: App
     assert app.kept("posts") == world.records()
 
 
+def test_rows_exchange_a_unique_value_where_its_constraint_is_deferrable(
+    world: World, app: App
+) -> None:
+    app.db.execute("alter table app.posts add unique (cid) deferrable")
+    app.db.execute(
+        "update app.posts p set cid = o.cid from app.posts o"
+        " where (p.rkey, o.rkey) in (('a', 'b'), ('b', 'a'))"
+    )
+    assert app.kept("posts") != world.records()
+    assert app.call("rebuild", "posts") == {"deleted": 0, "updated": 2, "inserted": 0}
+    assert app.kept("posts") == world.records()
+
+
 def test_a_table_may_have_as_long_a_name_as_there_is(world: World, app: App) -> None:
     name = "ж" * 31 + "x"
     app.make(name)

@@ -129,6 +129,8 @@ def test_a_change_has_everything_a_record_has(world: World, app: App) -> None:
         ("undefined_table", "42P01"),
         ("case_not_found", "20000"),
         ("triggered_data_change_violation", "27000"),
+        ("assert_failure", "P0004"),
+        ("exception 'no' using errcode = 'APP01'", "APP01"),
     ],
 )
 def test_what_cannot_be_applied_stops_a_projection_alone(
@@ -164,10 +166,25 @@ def test_a_purge_that_cannot_be_applied_is_named(world: World, app: App) -> None
     assert app.status("posts")["error_key"] == f"purge of {did(0)} in all collections"
 
 
-def test_any_other_error_is_raised_and_nothing_is_lost(world: World, app: App) -> None:
-    app.make("posts", before="raise serialization_failure")
+@pytest.mark.parametrize(
+    "what",
+    [
+        "serialization_failure",
+        "deadlock_detected",
+        "lock_not_available",
+        "disk_full",
+        "query_canceled",
+        "admin_shutdown",
+        "io_error",
+        "internal_error",
+        "sqlclient_unable_to_establish_sqlconnection",
+        "exception 'a remote server is away' using errcode = 'HV00N'",
+    ],
+)
+def test_what_may_pass_is_raised_and_nothing_is_lost(world: World, app: App, what: str) -> None:
+    app.make("posts", before=f"raise {what}")
     world.put(0, "a")
-    with pytest.raises(psycopg.errors.SerializationFailure), app.db.transaction():
+    with pytest.raises(psycopg.Error), app.db.transaction():
         app.run("posts")
     app.db.execute("reset role")
     app.db.execute("select sync.note_projection_error('posts', 'again')")

@@ -26,6 +26,8 @@ FILES = sorted(sql_folder().rglob("*.sql"))
 MIGRATIONS = sorted(migrations_folder().glob("*.sql"))
 LONGEST_FUNCTION = 120
 LONGEST_LINE = 100
+# The one function that may catch every error: docs/decisions/0021-errors-of-projections.md.
+RUNS_CODE_OF_APPS = "apply_step"
 PACKAGE = "postgresql-15-plpgsql-check"
 
 # Statements that define an object; comments, grants and triggers go along with theirs.
@@ -105,7 +107,8 @@ def test_lines_are_short_and_nothing_catches_everything(path: Path) -> None:
     # The sentence of a COMMENT is one literal, which SQL cannot break.
     code, _, _ = text.partition("\ncomment on ")
     assert [line for line in code.splitlines() if len(line) > LONGEST_LINE] == []
-    assert not re.search(r"when\s+others", text, re.IGNORECASE)
+    catches_everything = re.search(r"\b(when|or)\s+others\b", code, re.IGNORECASE) is not None
+    assert catches_everything == (path.stem == RUNS_CODE_OF_APPS)
 
 
 @pytest.mark.parametrize("path", MIGRATIONS, ids=lambda path: path.stem)
