@@ -6,10 +6,10 @@ upgrade, in path order; a routine that no file defines any more is dropped. Both
 transaction under one advisory lock, so an upgrade is whole or did not happen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import psycopg
 from alembic import command, op
@@ -35,6 +35,10 @@ GRANTS_SUFFIX = "_grants"
 # sync_migration is left out: what migrations define there has no file and stays.
 RELOADED_SCHEMAS = ["sync", "sync_priv", "sync_stage"]
 
+# Each waits up to a second for a lock; a service takes its locks anew with every batch.
+_ATTEMPTS = 10
+
+T = TypeVar("T")
 Session = psycopg.Connection[DictRow]
 # Where a routine's row lies and who wrote it: `create or replace` changes both.
 Footprint = dict[str, tuple[str, str]]
@@ -47,9 +51,12 @@ def upgrade(url: str, *, restored: bool = False) -> str:
     that the database is a file-system copy, which PostgreSQL itself cannot tell from the
     original: positions of the change log then start a new epoch.
     """
-    with _told_as_schema_error(url), _one_transaction(url) as (connection, session):
+
+    def work(connection: Connection, session: Session) -> str:
         _upgrade(connection, session, restored=restored)
-    return code_revision()
+        return code_revision()
+
+    return _do_whole(url, work)
 
 
 def upgrade_older(url: str) -> bool:
@@ -58,11 +65,34 @@ def upgrade_older(url: str) -> bool:
     Of several processes that come at once, the first does it. It works there when the next gets
     the lock, and a reload, which locks everything, could deadlock with it.
     """
-    with _told_as_schema_error(url), _one_transaction(url) as (connection, session):
-        if database_revision(session) == code_revision():
-            return False
-        _upgrade(connection, session)
-    return True
+
+    def work(connection: Connection, session: Session) -> bool:
+        is_older = database_revision(session) != code_revision()
+        if is_older:
+            _upgrade(connection, session)
+        return is_older
+
+    return _do_whole(url, work)
+
+
+def _do_whole(url: str, work: Callable[[Connection, Session], T]) -> T:
+    """Do `work` in one transaction, again where it lost a deadlock against a running service."""
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            with _told_as_schema_error(url), _one_transaction(url) as (connection, session):
+                return work(connection, session)
+        except SchemaError as error:
+            if attempts == _ATTEMPTS or not _is_deadlock(error):
+                raise
+
+
+def _is_deadlock(error: BaseException | None) -> bool:
+    """Tell whether a deadlock is among the causes of an error."""
+    return error is not None and (
+        isinstance(error, psycopg.errors.DeadlockDetected) or _is_deadlock(error.__cause__)
+    )
 
 
 def _upgrade(connection: Connection, session: Session, *, restored: bool = False) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, dict_row
 
 from sync.database import connect_sync
 from sync.errors import DatabaseUnavailable, SchemaError
 from sync.roles import ROLES, bootstrap_roles
 from sync.schema import (
+    UPGRADE_LOCK,
     code_revision,
     database_revision,
     reload_sql,
@@ -22,6 +23,7 @@ from sync.schema import (
     upgrade_older,
 )
 from tests.postgres import Server
+from tests.sql.waiting import background, wait_until_blocked, wait_until_blocking
 
 Session = psycopg.Connection[DictRow]
 PATIENCE_S = 15.0
@@ -111,6 +113,32 @@ def test_a_current_database_is_not_reloaded_beside_who_works_in_it(clone: str) -
     with ThreadPoolExecutor(1) as pool, session_to(clone) as service:
         service.execute("select from sync_priv.log_partitions")  # a reload would wait for it
         assert not pool.submit(upgrade_older, clone).result(PATIENCE_S)
+
+
+def test_who_loses_a_deadlock_against_a_running_service_tries_again(
+    clone: str, postgres: Server
+) -> None:
+    """`service` holds a table that the upgrade wants, and waits for what the upgrade holds."""
+    admin_url = postgres.admin_url(clone.rpartition("/")[2])
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(admin_url, row_factory=dict_row, autocommit=True) as observer,
+        psycopg.connect(admin_url, row_factory=dict_row) as door,
+        psycopg.connect(admin_url, row_factory=dict_row) as service,
+    ):
+        door.execute("lock table sync_priv.alembic_version")
+        service.execute("set deadlock_timeout = '1min'")  # the upgrade is the one to notice
+        service.execute("lock table sync.repos in row exclusive mode")
+        upgraded = pool.submit(upgrade, clone)
+        wait_until_blocking(observer, door)
+        with background(
+            service, lambda: service.execute("select pg_advisory_xact_lock(%s)", [UPGRADE_LOCK])
+        ) as locked:
+            wait_until_blocked(observer, service)
+            door.rollback()
+            locked.result(PATIENCE_S)  # so the upgrade has given up all it held
+        service.rollback()
+        assert upgraded.result(PATIENCE_S) == code_revision()
 
 
 def test_a_routine_that_no_file_defines_is_dropped(clone: str) -> None:
