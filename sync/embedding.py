@@ -5,7 +5,7 @@ written back only where they are still the same; so a process may be killed anyw
 text change meanwhile, and it is asked for again. Of several services one embeds.
 
     a batch that is refused      is halved down to the text that is the cause; if the embedder takes
-                                 another text at that moment, this one is left out with its error
+                                 another text, and still not this one, it is left out with its error
     an embedder that is slow,    is asked for fewer texts at a time, and for others before it is
     or fails (5xx)               asked for a single one of them again
     any other trouble            is waited out, and shown with the search
@@ -235,20 +235,27 @@ class Worker:
             embeddings = await self._ask([text.text for text in texts])
         except TextsRefused as error:
             if len(texts) == 1:
-                await self._leave_out(texts[0], error)
-                return 1
+                return await self._try_alone(texts[0], error)
             middle = len(texts) // 2
             return await self._embed(texts[:middle]) + await self._embed(texts[middle:])
         return await self._database.store(self._search, texts, embeddings)
 
-    async def _leave_out(self, text: Waiting, refusal: TextsRefused) -> None:
-        """Leave out one text, unless the embedder would refuse any."""
+    async def _try_alone(self, text: Waiting, refusal: TextsRefused) -> int:
+        """Leave out one text, unless the embedder would refuse any.
+
+        After another text it is asked for again, as the embedder may just have been mended.
+        """
         try:
             await self._ask([PLAIN_TEXT])
         except TextsRefused:
             raise EmbedderUnavailable(str(refusal)) from refusal
-        _log.warning("a text is left out", search=self._search.name, reason=str(refusal))
-        await self._database.refuse(self._search, text, str(refusal))
+        try:
+            embeddings = await self._ask([text.text])
+        except TextsRefused as error:
+            _log.warning("a text is left out", search=self._search.name, reason=str(error))
+            await self._database.refuse(self._search, text, str(error))
+            return 1
+        return await self._database.store(self._search, [text], embeddings)
 
     async def _ask(self, texts: list[str]) -> list[list[float]]:
         if self._bucket is not None:

@@ -18,7 +18,7 @@ import pytest
 import sync.embedding
 from sync.config import Settings
 from sync.database import IngestConnection
-from sync.embedder import Embedder
+from sync.embedder import PLAIN_TEXT, Embedder
 from sync.embedding import Database, Embedding, Search, Worker
 from sync.progress import Progress
 from sync.projections import Projections
@@ -297,6 +297,17 @@ async def test_an_embedder_that_refuses_everything_leaves_nothing_out(scene: Sce
         assert scene.status()["refused"] == 0
         scene.embedder.refuses = lambda texts: False
         await scene.level()
+
+
+async def test_an_embedder_that_is_mended_between_two_questions_leaves_nothing_out(
+    scene: Scene,
+) -> None:
+    """It refuses everything until it is asked for another text."""
+    scene.embedder.refuses = lambda texts: [PLAIN_TEXT] not in scene.embedder.requests
+    scene.posts(5)
+    async with scene.service():
+        await scene.level()
+        assert [PLAIN_TEXT] in scene.embedder.requests
 
 
 async def test_a_text_that_an_embedder_fails_on_keeps_no_other_waiting(scene: Scene) -> None:
