@@ -29,6 +29,7 @@ def test_a_synchronized_repo_is_fetched_again_and_keeps_its_records(service):
 
 
 def test_a_repo_that_waits_already_is_moved_to_the_front(service):
+    service.later("0 s")
     claim = service.claim(2)
     service.value(
         "select sync.fail_fetch(%s, %s, %s, 'no')",
