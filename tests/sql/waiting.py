@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Event
 from typing import LiteralString, TypeVar
+from unittest.mock import patch
 
 import psycopg
 from psycopg.rows import DictRow
@@ -67,6 +68,11 @@ def _comes(observer: Session, query: LiteralString, pid: int) -> bool:
             return True
         pause.wait(LOOK_EVERY_S)
     return False
+
+
+def patient_retention() -> AbstractContextManager[object]:
+    """Let what takes retired partitions away go on when a busy machine keeps it for seconds."""
+    return patch("sync.retention.PATIENCE_S", PATIENCE_S)
 
 
 def impatient(session: Session) -> Session:
