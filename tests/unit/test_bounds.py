@@ -24,7 +24,7 @@ def run(case: str, *, memory_mib: int = MEMORY_MIB, seconds: int = SECONDS) -> d
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, f"ended with {done.returncode} at: {done.stderr[-2000:]}"
