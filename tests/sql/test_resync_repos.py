@@ -61,7 +61,7 @@ def test_it_wakes_the_service(service, session):
     listener = session()
     listener.execute("listen sync_work")
     resync(service, 1)
-    assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
+    assert len(list(listener.notifies(timeout=60, stop_after=1))) == 1
 
 
 def test_a_did_that_is_not_tracked_is_refused_and_nothing_changes(service):
