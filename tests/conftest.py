@@ -38,7 +38,9 @@ Ingest = Callable[..., Awaitable[IngestConnection]]
 
 # The checkout may belong to another user; and a busy machine is no failure.
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"standpipe-hypothesis-{os.getuid()}")
-hypothesis.settings.register_profile("standpipe", deadline=None)
+hypothesis.settings.register_profile(
+    "standpipe", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("standpipe")
 
 
@@ -115,7 +117,7 @@ async def ingest(clone: str) -> AsyncIterator[Ingest]:
     async with AsyncExitStack() as stack:
 
         async def open_connection(*, role: str | None = INGESTER) -> IngestConnection:
-            conn = await connect(clone, name="test ingest", role=role, timeout_s=10)
+            conn = await connect(clone, name="test ingest", role=role, timeout_s=60)
             stack.push_async_callback(conn.close)
             return conn
 
@@ -130,7 +132,9 @@ def session(clone: str) -> Iterator[Callable[..., psycopg.Connection[DictRow]]]:
     def open_session(
         *, role: str | None = None, autocommit: bool = True
     ) -> psycopg.Connection[DictRow]:
-        conn = connect_sync(clone, name="test session", role=role, autocommit=autocommit)
+        conn = connect_sync(
+            clone, name="test session", role=role, autocommit=autocommit, timeout_s=60
+        )
         opened.append(conn)
         return conn
 

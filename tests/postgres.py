@@ -19,6 +19,7 @@ from sync.schema import upgrade
 BINARIES_VARIABLE = "STANDPIPE_TEST_POSTGRES_BIN"
 TEMPLATE = "standpipe_template"
 ADMIN_PASSWORD = "admin"
+DROP_ATTEMPTS = 12
 
 # A test server may lose everything: it is thrown away after a crash.
 FAST = {
@@ -78,7 +79,16 @@ class Server:
         try:
             yield name
         finally:
-            self.administer(sql.SQL("drop database {name} with (force)").format(**names))
+            self._drop(sql.SQL("drop database {name} with (force)").format(**names))
+
+    def _drop(self, drop: sql.Composed) -> None:
+        """Drop a database; each attempt gives whoever is in it five seconds to leave."""
+        for _ in range(DROP_ATTEMPTS - 1):
+            try:
+                return self.administer(drop)
+            except psycopg.errors.ObjectInUse:
+                continue  # a busy machine takes longer
+        return self.administer(drop)
 
     def make_template(self) -> None:
         """Upgrade the database that every clone is copied from."""

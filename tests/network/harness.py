@@ -17,9 +17,9 @@ import httpx
 from tests.network.install import Install, NetworkStartError, ensure_installed
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
-CALL_TIMEOUT_S = 30.0
-ORACLE_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 120.0
+ORACLE_TIMEOUT_S = 120.0
 # Two networks that start at once may pick the same port.
 START_ATTEMPTS = 3
 

@@ -11,7 +11,7 @@ from tests.network.harness import Network
 from tests.network.relay import Relay
 from tests.network.script import Script
 
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
 
 
 class Wires:

@@ -255,6 +255,10 @@ class Driver:
         while self.value("select sync.maintain()"):
             pass
 
+    def later(self, interval: str) -> None:
+        """Let the clock stand still, so long from now, however slow the machine is."""
+        self.conn.execute("select set_config('sync.now', (now() + %s)::text, false)", [interval])
+
     def texts(self, number: int) -> dict[str, str]:
         """Return rkey → text of the visible posts of a repo."""
         found = self.rows(

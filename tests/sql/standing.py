@@ -55,10 +55,6 @@ class Standing(Driver):
         )
         return taken
 
-    def later(self, interval: str) -> None:
-        """Let time pass, as seen from now."""
-        self.conn.execute("select set_config('sync.now', (now() + %s)::text, false)", [interval])
-
     def stands(self, number: int) -> tuple[bool, str | None]:
         """Return how an account stands."""
         row = self.repo(number)

@@ -5,7 +5,7 @@ import pytest
 
 from tests.sql.driver import Event, Op, did
 from tests.sql.standing import AWAY, HOME, Standing
-from tests.sql.waiting import impatient
+from tests.sql.waiting import impatient, wait_until_gone
 
 A = did(1)
 
@@ -149,9 +149,11 @@ def test_a_crash_between_confirmation_and_purge_leaves_neither(service, session)
     serial = service.claim_checks()[A]
     other = session(autocommit=False)
     other.execute("select sync.answer_check(%s, %s, %s, 'unknown')", [A, serial, HOME])
-    service.value("select pg_terminate_backend(%s)", other.info.backend_pid)
+    pid = other.info.backend_pid
+    service.value("select pg_terminate_backend(%s)", pid)
     with pytest.raises(psycopg.OperationalError):
         other.execute("commit")
+    wait_until_gone(service.conn, pid)  # until then it has the question locked
     assert (service.purges(), service.stored(1), service.stands(1)) == (0, 1, (False, "deleted"))
     assert service.repo(1)["rev"] is not None
     assert service.claim_checks() == {}, "whoever asks has a minute"

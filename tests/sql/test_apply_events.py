@@ -303,17 +303,18 @@ def test_an_identity_event_only_asks_for_a_new_look(lane):
 )
 def test_a_rejected_message_has_the_identity_looked_up_unless_it_just_was(lane, age, due):
     loaded(lane)
+    lane.later("0 s")
     for known in (A, B):
         lane.conn.execute(
             "select sync.set_identity(%s, 'a.test', 'https://pds.test', 'did:key:z1')", [known]
         )
-    now = "select set_config('sync.now', (now() + %s::interval)::text, false)"
+    now = "select set_config('sync.now', (sync_priv.clock() + %s::interval)::text, false)"
     lane.conn.execute(now, [age])
     lane.apply(Event(A, kind="rejected"))
     claimed = "select did from sync.claim_identities(10)"
     assert [row["did"] for row in lane.rows(claimed)] == due
     if not due:
-        lane.conn.execute(now, ["1 minute"])
+        lane.conn.execute(now, ["61 seconds"])
         assert [row["did"] for row in lane.rows(claimed)] == [A], "within a minute"
 
 

@@ -320,7 +320,7 @@ def test_a_transaction_that_logs_notifies_once_and_without_data(lane, session):
         lane.conn.execute(delete(1, "a"))
         lane.conn.execute(delete(2, "a"))
     lane.conn.execute("select pg_notify('sync_changes', 'the end')")
-    heard = [n.payload for n in reader.notifies(timeout=20, stop_after=2)]
+    heard = [n.payload for n in reader.notifies(timeout=60, stop_after=2)]
     assert heard == ["", "the end"]
 
 
@@ -329,7 +329,7 @@ def test_a_transaction_that_logs_nothing_is_silent(lane, session):
     reader.execute("listen sync_changes")
     lane.apply(Event(did(1), rev=11, since=10, before="t10", data="t10"))
     lane.conn.execute("select pg_notify('sync_changes', 'the end')")
-    heard = [n.payload for n in reader.notifies(timeout=20, stop_after=1)]
+    heard = [n.payload for n in reader.notifies(timeout=60, stop_after=1)]
     assert heard == ["the end"]
 
 

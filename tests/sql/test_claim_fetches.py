@@ -250,8 +250,9 @@ def test_two_fetchers_never_get_the_same_repo(service, session):
             mine += [row["did"] for row in conn.execute(CLAIM, [3, 100]).fetchall()]
         return mine
 
+    sessions = [session() for _ in range(3)]
     with ThreadPoolExecutor() as pool:
-        results = [pool.submit(fetch, session()) for _ in range(3)]
+        results = [pool.submit(fetch, conn) for conn in sessions]
         everything = [who for result in results for who in result.result()]
     everything += claimed(service)
     assert sorted(everything) == sorted(did(n) for n in numbers)

@@ -1,6 +1,5 @@
 """drop_consumer: nothing of a consumer is left."""
 
-import threading
 from collections.abc import Callable
 
 import psycopg
@@ -8,7 +7,7 @@ import pytest
 from psycopg.rows import DictRow
 
 from tests.sql.readers import World, make_reader
-from tests.sql.test_read_changes import wait_until_blocked
+from tests.sql.waiting import background, wait_until_blocked
 
 Session = psycopg.Connection[DictRow]
 
@@ -42,9 +41,9 @@ def test_it_waits_for_a_worker_that_reads(session: Callable[..., Session]) -> No
         World(owner).load(0, "a")
         make_reader(owner)
     assert len(worker.execute("select * from sync.read_changes('app')").fetchall()) == 1
-    drop = threading.Thread(target=lambda: dropper.execute("select sync.drop_consumer('app')"))
-    drop.start()
-    wait_until_blocked(owner, dropper.info.backend_pid)
-    worker.commit()
-    drop.join(timeout=30)
+    drop = "select sync.drop_consumer('app')"
+    with background(dropper, lambda: dropper.execute(drop)) as dropped:
+        wait_until_blocked(owner, dropper)
+        worker.commit()
+    dropped.result()
     assert owner.execute("select from sync.consumers").fetchall() == []

@@ -129,7 +129,7 @@ def test_a_newer_rev_sends_the_repo_to_the_fetchers(service, session):
     assert (row["sync_state"], row["error"]) == ("desynchronized", "gap")
     assert service.state(2) == "synchronized"
     assert service.claim(1)
-    assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
+    assert len(list(listener.notifies(timeout=60, stop_after=1))) == 1
 
 
 def test_an_unsigned_word_raises_no_rev_and_a_lower_one_is_no_news(service):

@@ -86,6 +86,12 @@ update pg_statistic s
   from pg_attribute a
  where a.attrelid = s.starelid and a.attnum = s.staattnum and a.attname = 'repo_id'
    and a.attrelid in ('sync.stored_records'::regclass, 'sync_priv.changes_0'::regclass);
+-- A few repos are often in the sample by chance, and none is in the tables.
+update pg_statistic s
+   set stakind1 = 0
+  from pg_attribute a
+ where a.attrelid = s.starelid and a.attnum = s.staattnum and a.attname = 'repo_id'
+   and a.attrelid = 'sync.stored_records'::regclass and s.stakind1 = 1;
 update pg_statistic s
    set stanumbers1 = '{{0.6, 0.39999, 0.00001}}'
   from pg_attribute a

@@ -93,7 +93,7 @@ def test_apps_that_log_twice_beside_a_lane_never_deadlock_and_leave_a_dense_log(
     reader.execute("select sync.create_consumer('app')")
     apps = [session(), session()]
     for conn in (lane.conn, *apps):
-        conn.execute("set lock_timeout = '20s'")
+        conn.execute("set lock_timeout = '60s'")
 
     def work_as_app(conn: Session, number: int) -> None:
         """Log twice in one transaction, the other app's repo between one's own."""

@@ -36,10 +36,10 @@ def test_purges_end_in_the_order_they_began_and_each_wakes_the_service(service, 
     listener.execute("listen sync_work")
     assert service.value("select sync.maintain()")
     assert service.rows("select repo_id from sync_priv.purges limit 1") == [{"repo_id": None}]
-    assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
+    assert len(list(listener.notifies(timeout=60, stop_after=1))) == 1
     service.maintain()
     assert service.value("select count(*) from sync_priv.purges") == 0
-    assert list(listener.notifies(timeout=20, stop_after=1))
+    assert list(listener.notifies(timeout=60, stop_after=1))
 
 
 def test_a_purge_that_has_to_wait_lets_another_one_go_first(service, session):

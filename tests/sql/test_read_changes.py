@@ -1,15 +1,14 @@
 """read_changes: in order, exactly once, with the caller's commit as the acknowledgement."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.rows import DictRow
 
 from tests.sql.driver import LIKE, POST, did
 from tests.sql.readers import Reader, Session, World, make_reader, told
+from tests.sql.waiting import background, wait_until_blocked
 
 Open = Callable[..., Session]
 
@@ -265,16 +264,12 @@ def test_two_workers_of_one_shard_take_turns(session: Open) -> None:
         World(owner).load(0, "abcd")
         make_reader(owner)
     got = told(first.execute("select * from sync.read_changes('app', 2)").fetchall())
-    late: list[DictRow] = []
-    worker = threading.Thread(
-        target=lambda: late.extend(second.execute("select * from sync.read_changes('app', 2)"))
-    )
-    worker.start()
-    wait_until_blocked(owner, second.info.backend_pid)
-    first.commit()
-    worker.join(timeout=30)
+    read = "select * from sync.read_changes('app', 2)"
+    with background(second, lambda: second.execute(read).fetchall()) as late:
+        wait_until_blocked(owner, second)
+        first.commit()
     second.commit()
-    assert got + told(late) == [("create", rkey) for rkey in "abcd"]
+    assert got + told(late.result()) == [("create", rkey) for rkey in "abcd"]
 
 
 def test_a_writer_that_has_not_committed_is_not_read_past(session: Open) -> None:
@@ -334,12 +329,3 @@ def test_the_log_and_the_stored_rows_are_read_by_their_indexes(
     assert reader.status()["is_at_rest"]
     assert after["seq"] == middle["seq"]
     assert after["idx"] > middle["idx"] > before["idx"]
-
-
-def wait_until_blocked(observer: Session, pid: int) -> None:
-    """Return once the backend waits for a lock; each look is a round trip, so none spins."""
-    for _ in range(100_000):
-        row = observer.execute("select cardinality(pg_blocking_pids(%s)) as n", [pid]).fetchone()
-        if row and row["n"]:
-            return
-    raise AssertionError("the second reader does not wait")

@@ -152,6 +152,7 @@ def test_a_reconcile_spends_its_claim(service):
 def test_an_export_below_the_head_is_refused_and_asked_for_again_later(service):
     service.load(1, {"a": "x"}, at=5, data="t5")
     desynchronize(service)
+    service.later("0 s")
     outcome = service.reconcile(service.claim(1), {"b": "old"}, at=4, data="t4")
     assert outcome["outcome"] == "stale_export"
     assert service.texts(1) == {"a": "x"}
@@ -161,7 +162,7 @@ def test_an_export_below_the_head_is_refused_and_asked_for_again_later(service):
         1,
         "stale_export",
     )
-    assert service.value("select next_fetch_at > now() from sync.repos")
+    assert service.value("select next_fetch_at > sync_priv.clock() from sync.repos")
 
 
 @pytest.mark.rule("BF-12")
@@ -201,13 +202,14 @@ def test_commits_held_during_a_fetch_are_applied_at_the_cut_over(service):
 @pytest.mark.rule("BF-09", "BF-11")
 def test_a_held_commit_that_does_not_chain_sends_the_repo_back(service):
     service.track(1)
+    service.later("0 s")
     claim = service.claim(1)
     service.apply(commit(13, 12, Op("create", "c", "live")))
     outcome = service.reconcile(claim, {"a": "x"}, at=10, data="t10")
     assert outcome["outcome"] == "desynchronized"
     assert service.texts(1) == {"a": "x"}
     assert service.value("select error from sync.repos") == "chain_break"
-    assert service.value("select next_fetch_at > now() from sync.repos")
+    assert service.value("select next_fetch_at > sync_priv.clock() from sync.repos")
 
 
 @pytest.mark.rule("BF-11")

@@ -5,6 +5,7 @@ import pytest
 from psycopg.rows import DictRow
 
 from tests.sql.driver import Claim, Driver, Event, Op, did, rev
+from tests.sql.waiting import wait_until_gone
 
 A = did(1)
 
@@ -158,4 +159,6 @@ def test_an_import_that_died_is_given_up(session):
 
 def end(keeper: Driver, other: psycopg.Connection[DictRow]) -> None:
     """End somebody's session, and wait until it has ended."""
-    assert keeper.value("select pg_terminate_backend(%s, 5000)", other.info.backend_pid)
+    pid = other.info.backend_pid
+    assert keeper.value("select pg_terminate_backend(%s)", pid)
+    wait_until_gone(keeper.conn, pid)

@@ -29,6 +29,7 @@ def test_a_synchronized_repo_is_fetched_again_and_keeps_its_records(service):
 
 
 def test_a_repo_that_waits_already_is_moved_to_the_front(service):
+    service.later("0 s")
     claim = service.claim(2)
     service.value(
         "select sync.fail_fetch(%s, %s, %s, 'no')",
@@ -60,7 +61,7 @@ def test_it_wakes_the_service(service, session):
     listener = session()
     listener.execute("listen sync_work")
     resync(service, 1)
-    assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
+    assert len(list(listener.notifies(timeout=60, stop_after=1))) == 1
 
 
 def test_a_did_that_is_not_tracked_is_refused_and_nothing_changes(service):

@@ -10,7 +10,7 @@ from sync.retention import retire_partitions
 from sync.roles import INGESTER
 from tests.sql.driver import Driver, Event, Op, did
 from tests.sql.readers import Reader, make_reader
-from tests.sql.waiting import impatient
+from tests.sql.waiting import background, impatient, patient_retention, wait_until_blocked
 
 SIZE = 20
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -70,7 +70,8 @@ async def drop_retired(clone: str) -> bool:
     """Do what the service does with what the log has given up."""
     conn = await connect(clone, name="test upkeep", role=INGESTER)
     try:
-        return await retire_partitions(conn, url=clone)
+        with patient_retention():
+            return await retire_partitions(conn, url=clone)
     finally:
         await conn.close()
 
@@ -262,9 +263,10 @@ async def test_what_was_broken_off_is_finished(lane, clone, session, stage):
     if stage == "pending":
         user = session(autocommit=False)
         user.execute("lock table sync.changes in access share mode")
-        owner.execute("set statement_timeout = '300ms'")
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            owner.execute(detach.encode())
+        with background(owner, lambda: owner.execute(detach.encode())) as detaching:
+            wait_until_blocked(user, owner)
+            owner.cancel_safe()
+        assert isinstance(detaching.exception(), psycopg.errors.QueryCanceled)
         user.rollback()
     else:
         owner.execute(detach.encode())

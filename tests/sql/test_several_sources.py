@@ -170,6 +170,7 @@ def test_a_pds_is_waited_for_only_by_the_repos_that_live_on_it(
 
 def test_the_third_source_is_waited_for_when_two_have_told(relays, session) -> None:
     third = Driver(session(), url="ws://third.test")
+    at(NOW, third)
     load((*relays, third), 1)
     assert relays[0].apply(commit(A, 2)) == {"early": 1}
     assert relays[1].apply(commit(A, 2)) == {"early": 2}

@@ -1,6 +1,5 @@
 """take_down_repos and restore_repos: the operator's own word on a repo."""
 
-import threading
 from collections.abc import Callable
 
 import psycopg
@@ -9,7 +8,7 @@ from psycopg.rows import DictRow
 
 from tests.sql.driver import Driver, did
 from tests.sql.readers import World, make_reader, told
-from tests.sql.test_read_changes import wait_until_blocked
+from tests.sql.waiting import background, wait_until_blocked
 
 Session = psycopg.Connection[DictRow]
 
@@ -80,11 +79,10 @@ def test_takedowns_in_opposite_orders_wait_instead_of_deadlocking(
     with owner.transaction():
         World(owner)
     call(first, "take_down_repos", 0, 1)
-    other = threading.Thread(target=lambda: call(second, "take_down_repos", 1, 0))
-    other.start()
-    wait_until_blocked(owner, second.info.backend_pid)
-    first.commit()
-    other.join(timeout=30)
+    with background(second, lambda: call(second, "take_down_repos", 1, 0)) as other:
+        wait_until_blocked(owner, second)
+        first.commit()
+    other.result()
     assert call(owner, "restore_repos", 0, 1) == 2
 
 

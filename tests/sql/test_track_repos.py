@@ -87,7 +87,7 @@ def test_tracking_wakes_the_service_and_the_log_stays_silent(session):
     listener.execute("listen sync_work")
     start = service.position()
     service.track(1)
-    assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
+    assert len(list(listener.notifies(timeout=60, stop_after=1))) == 1
     assert service.log(start) == []
 
 

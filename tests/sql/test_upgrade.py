@@ -23,10 +23,14 @@ from sync.schema import (
     upgrade_older,
 )
 from tests.postgres import Server
-from tests.sql.waiting import background, wait_until_blocked, wait_until_blocking
+from tests.sql.waiting import (
+    PATIENCE_S,
+    background,
+    wait_until_blocked,
+    wait_until_blocking,
+)
 
 Session = psycopg.Connection[DictRow]
-PATIENCE_S = 15.0
 
 
 def session_to(url: str) -> Session:

@@ -17,7 +17,8 @@ from sync.progress import SourceProgress
 from sync.stream import FrameQueue, StreamState
 
 MIB = 1 << 20
-PATIENCE_S = 1.0
+# With whom never ends to answer, and with whom is to be told by something else.
+SHORT_S, LONG_S = 1.0, 60.0
 Work = Callable[[], str]
 
 
@@ -63,7 +64,7 @@ async def _ask(parts: list[bytes], ask: Callable[[HttpClient, str], Any]) -> str
     return "taken"
 
 
-async def _subscribe(parts: list[bytes]) -> str:
+async def _subscribe(parts: list[bytes], patience_s: float) -> str:
     """Subscribe at a server and return how that ends."""
     async with _server(parts) as place:
         progress = SourceProgress(place, "relay")
@@ -76,9 +77,9 @@ async def _subscribe(parts: list[bytes]) -> str:
             progress=progress,
         )
         with (
-            patch.object(firehose, "OPEN_TIMEOUT_S", PATIENCE_S),
-            patch.object(firehose, "PING_INTERVAL_S", PATIENCE_S),
-            patch.object(firehose, "PING_TIMEOUT_S", PATIENCE_S),
+            patch.object(firehose, "OPEN_TIMEOUT_S", patience_s),
+            patch.object(firehose, "PING_INTERVAL_S", SHORT_S),
+            patch.object(firehose, "PING_TIMEOUT_S", SHORT_S),
         ):
             await reader._read_connection(None, 0)
         return progress.last_error
@@ -93,14 +94,16 @@ def endless_streams() -> dict[str, Work]:
     piece = bytes(60_000)
     fragment = b"\x7e" + len(piece).to_bytes(2, "big") + piece
 
-    def case(*parts: bytes) -> Work:
-        return lambda: asyncio.run(_subscribe(list(parts)))
+    def case(*parts: bytes, patience_s: float) -> Work:
+        return lambda: asyncio.run(_subscribe(list(parts), patience_s))
 
     return {
-        "a header without end": case(upgrade + b"x: ", bytes(MIB)),
-        "headers without end": case(upgrade, b"x: y\r\n" * 1000),
-        "a frame of 2^62": case(upgrade + b"\r\n\x82\x7f\x40" + bytes(7), piece),
-        "fragments without end": case(upgrade + b"\r\n\x02" + fragment, b"\0" + fragment),
+        "a header without end": case(upgrade + b"x: ", bytes(MIB), patience_s=SHORT_S),
+        "headers without end": case(upgrade, b"x: y\r\n" * 1000, patience_s=SHORT_S),
+        "a frame of 2^62": case(upgrade + b"\r\n\x82\x7f\x40" + bytes(7), piece, patience_s=LONG_S),
+        "fragments without end": case(
+            upgrade + b"\r\n\x02" + fragment, b"\0" + fragment, patience_s=LONG_S
+        ),
     }
 
 
@@ -111,10 +114,10 @@ def endless_answers() -> dict[str, Work]:
     chunk = b"100000\r\n" + piece + b"\r\n"
 
     def get(http: HttpClient, url: str) -> Any:
-        return http.get(url, max_bytes=1000, timeout_s=20)
+        return http.get(url, max_bytes=1000, timeout_s=LONG_S)
 
     def download(http: HttpClient, url: str) -> Any:
-        return http.download(url, tempfile.TemporaryFile(), max_bytes=50 * MIB, timeout_s=20)
+        return http.download(url, tempfile.TemporaryFile(), max_bytes=50 * MIB, timeout_s=LONG_S)
 
     def case(ask: Callable[[HttpClient, str], Any], *parts: bytes) -> Work:
         return lambda: asyncio.run(_ask(list(parts), ask))

@@ -58,6 +58,8 @@ async def test_a_lost_connection_nobody_waits_for_is_no_news(
     error: Exception, is_told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.setup("json", "info")
+    gc.collect()  # what other tests have left
+    capsys.readouterr()
     future = asyncio.get_running_loop().create_future()
     future.set_exception(error)
     del future

@@ -158,6 +158,12 @@ async def test_a_handle_that_was_wrong_a_moment_ago_is_asked_again_when_there_is
     assert names.asked == 2
 
 
+async def settle() -> None:
+    """Let every task go on until it waits for something from outside."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
 class Slow(HttpClient):
     """A directory that answers when it is told to."""
 
@@ -186,14 +192,14 @@ async def test_who_asks_anew_is_not_given_what_was_asked_before():
         clock=lambda: next(ticks),
     )
     first = asyncio.create_task(resolver.document(ALICE))
-    await asyncio.sleep(0.01)
+    await settle()
     joined = asyncio.create_task(resolver.document(ALICE, max_age_s=1000))
     anew = [asyncio.create_task(resolver.document(ALICE, max_age_s=0)) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    await settle()
     assert len(http.asked) == 1, "one at a time"
     http.asked[0].set()
     assert (await first).handle_claim == (await joined).handle_claim == "a1.example.com"
-    await asyncio.sleep(0.01)
+    await settle()
     assert len(http.asked) == 2, "one for all who wait"
     http.asked[1].set()
     assert {(await one).handle_claim for one in anew} == {"a2.example.com"}
@@ -208,7 +214,7 @@ async def test_web_servers_that_say_nothing_do_not_stop_the_directory():
         for number in range(MAX_CONCURRENT_REQUESTS)
     ]
     await asyncio.sleep(0)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         assert (await resolver.document(ALICE)).did == ALICE
     await resolver.aclose()
     await asyncio.gather(*waiting, return_exceptions=True)

@@ -8,6 +8,7 @@ from sync.roles import INGESTER
 from tests.sql.driver import cid, did
 from tests.sql.machine.shards import Consumer, standing
 from tests.sql.machine.world import World
+from tests.sql.waiting import patient_retention
 
 _STATE = """
     select r.did, r.sync_state, r.tracked_by is not null and r.is_active as is_wanted,
@@ -42,7 +43,8 @@ def drop_partitions(world: World) -> None:
 async def _retire(url: str) -> None:
     conn = await connect(url, name="test machine", role=INGESTER)
     try:
-        assert await retire_partitions(conn, url=url)
+        with patient_retention():
+            assert await retire_partitions(conn, url=url)
     finally:
         await conn.close()
 
