@@ -85,7 +85,12 @@ def test_refusals_say_what_to_do(on_clone: Standpipe, session: OpenSession) -> N
     on_clone(*nothing).assert_one_sentence(2, "app.nothing")
     odd = ("projection", "add", "notes", "--target", "a.b.c.d", "--apply", "'; (")
     on_clone(*odd).assert_one_sentence(2)
-    for target, function in (("\udcff", "app.f"), ("app.posts", "\udcff"), ("app.posts", "f(nix)")):
+    for target, function in (
+        ("\udcff", "app.f"),
+        ("app.posts", "\udcff"),
+        ("app.posts", "f(nix)"),
+        ("elsewhere.app.posts", "app.f"),
+    ):
         strange = ("projection", "add", "notes", "--target", target, "--apply", function)
         on_clone(*strange).assert_one_sentence(2)
     on_clone(*ADD, "-c", "no pattern").assert_one_sentence(2, "no pattern")
