@@ -159,4 +159,7 @@ def test_what_has_stopped_one_is_shown(on_clone: Standpipe, session: OpenSession
     assert on_clone("consumer", "list").out.startswith("There is no consumer yet")
     finding = doctor_findings(on_clone("doctor", "--json"))["projections"]
     assert finding["level"] == "warn"
-    assert "projection resume notes" in finding["advice"]
+    assert "projection resume notes`" in finding["advice"]
+    conn.execute("update sync.projections set name = 'my notes'")
+    finding = doctor_findings(on_clone("doctor", "--json"))["projections"]
+    assert "projection resume 'my notes'`" in finding["advice"]

@@ -118,3 +118,13 @@ def test_the_doctor_names_an_embedder_that_does_not_work(
     found = doctor_findings(on_clone("doctor", "--json"))["searches"]
     assert found["level"] == "warn"
     assert "it answers 500" in found["finding"]
+
+
+def test_the_doctor_names_a_search_whose_texts_nobody_keeps(
+    on_clone: Standpipe, session: OpenSession, embedder: FakeEmbedder
+) -> None:
+    on_clone("search", "enable", POST, *TEXT, "--embedder", embedder.url)
+    on_clone("projection", "drop", "search post")
+    found = doctor_findings(on_clone("doctor", "--json"))["searches"]
+    assert found["level"] == "warn"
+    assert "standpipe search disable post" in found["advice"]
