@@ -82,6 +82,8 @@ def test_refusals_say_what_to_do(on_clone: Standpipe, embedder: FakeEmbedder) ->
     on_clone(*enable, *TEXT, "--name", "My Posts").assert_one_sentence(2, "lower-case")
     on_clone(*enable, *TEXT, "--model", "\udcff").assert_one_sentence(2, "UTF-8")
     on_clone(*enable, *TEXT, "--rate", "inf").assert_one_sentence(2, "p_rate")
+    every = ("search", "enable", "app.bsky.*", "--embedder", embedder.url)
+    on_clone(*every, *TEXT).assert_one_sentence(2, "app.bsky.*", "one collection")
     on_clone(*enable, *TEXT, "--rate", "0.5", "--json")
     on_clone(*enable, *TEXT).assert_one_sentence(7, "Choose another name")
     on_clone(*enable, *TEXT, "--name", "others")
