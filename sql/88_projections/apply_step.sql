@@ -1,6 +1,7 @@
 -- Give one batch to the apply function of a projection, in a subtransaction. An error comes back
--- as `error` and `error_key` (of its first change), with nothing done. What trying again may mend
--- is raised; the rest cannot be listed, as apps have SQLSTATEs of their own.
+-- as `error` (with the app's function and its line) and `error_key` (of its first change), with
+-- nothing done. What trying again may mend is raised; the rest cannot be listed, as apps have
+-- SQLSTATEs of their own.
 --
 -- Runs with the caller's rights, for it runs the app's code; and sees afterwards that this was
 -- what it was taken for, and left nothing behind that the commit would run with our rights: the
@@ -22,6 +23,8 @@ declare
   v_changes   sync.change[];
   v_suspects  oid[];
   v_deferred  text;
+  v_detail    text;
+  v_context   text;
 begin
   select n.nspname, p.proname into v_schema, v_name
     from pg_catalog.pg_proc p
@@ -67,7 +70,10 @@ begin
       if left(sqlstate, 2) in ('08', '40', '53', '55', '57', '58', 'F0', 'HV', 'XX') then
         raise;
       end if;
-      error := sqlerrm || ' (' || sqlstate || ')';
+      get stacked diagnostics v_detail = pg_exception_detail, v_context = pg_exception_context;
+      error := concat(
+        sqlerrm, ' (', sqlstate, ')', ': ' || nullif(rtrim(v_detail, '.'), ''),
+        ', in ' || substring(v_context from 'PL/pgSQL function ((?!sync(?:_priv)?\.)[^\n]+)'));
       error_key := case (v_changes[1]).op
                      when 'purge' then format('purge of %s in %s',
                        coalesce((v_changes[1]).did, 'everybody'),

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from sync import __version__
-from sync.errors import DatabaseUnavailable, StandpipeError
+from sync.errors import DatabaseRefusal, DatabaseUnavailable, StandpipeError
 
 # In the order of a first hour. Loaded one by one: not every command needs every library.
 COMMANDS = {
@@ -59,6 +59,11 @@ Exit codes:
 """
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 EXIT_FAILED = 1
+# By SQLSTATE, what to do about an answer that stays the same however often one asks.
+_REFUSALS: dict[str | None, str] = {
+    "42501": "work as a login that may",
+    "25006": "work in a database that takes changes",
+}
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -154,6 +159,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         if _is_database_error(cause):
             text = str(cause).strip().splitlines()
             reason = text[0] if text else type(cause).__name__
+            if advice := _REFUSALS.get(getattr(cause, "sqlstate", None)):
+                return f"PostgreSQL refuses that: {reason}: {advice}.", DatabaseRefusal.exit_code
             return f"The database failed: {reason}", DatabaseUnavailable.exit_code
     for cause in _leaves(error):
         if isinstance(cause, OSError) and cause.strerror:

@@ -1,5 +1,6 @@
 """`standpipe consumer`: the readers of the change log, by hand."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -231,7 +232,7 @@ def drop(settings: Settings, *, name: str, as_json: bool) -> None:
 @contextmanager
 def _advice(name: str) -> Iterator[None]:
     """Add to a refusal which command helps."""
-    shown = printable(name)
+    shown = shlex.quote(printable(name))
     try:
         with refusals():
             yield

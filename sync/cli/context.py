@@ -4,7 +4,7 @@ import asyncio
 import functools
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from sync.config import Settings, load_settings
 from sync.database import connect_sync, first_line, place, refusals
 from sync.embedded import EmbeddedPostgres
 from sync.errors import DatabaseRefusal, DatabaseUnavailable, UsageError
+
+CANCEL_TIMEOUT_S = 5.0
 
 R = TypeVar("R")
 Session = psycopg.Connection[DictRow]
@@ -102,7 +104,14 @@ def open_session(
     with open_server(settings, may_create=may_create) as url:
         prepare_schema(settings, url, may_create=may_create)
         with connect_sync(url, name=f"standpipe {name}", role=role, autocommit=True) as session:
-            yield session
+            try:
+                yield session
+            except Terminated:
+                # PostgreSQL would go on with the statement, and commit it. (After a Ctrl-C psycopg
+                # does this.)
+                with suppress(psycopg.Error):
+                    session.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+                raise
 
 
 def database_name(settings: Settings) -> str:

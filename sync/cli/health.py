@@ -1,5 +1,6 @@
 """The checks of `standpipe doctor`, each a question to the database and a judgement."""
 
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -321,7 +322,8 @@ def check_projections(session: Session) -> Iterator[Finding]:
         yield warn(
             "projections",
             f"Projection {row['name']} was stopped by an error.",
-            f"Mend it, then `standpipe projection resume {row['name']}`; its status says more.",
+            f"Mend it, then `standpipe projection resume {shlex.quote(row['name'])}`; its status "
+            "says more.",
         )
     if not failed:
         lag = max((row["lag_rows"] for row in rows), default=0)
@@ -329,8 +331,15 @@ def check_projections(session: Session) -> Iterator[Finding]:
 
 
 def check_searches(session: Session) -> Iterator[Finding]:
-    """Find searches whose texts wait for an embedder that does not work."""
+    """Find searches whose texts are not kept, or wait for an embedder that does not work."""
     rows = session.execute("select * from sync.list_searches()").fetchall()
+    left = [row for row in rows if row["projection_state"] == "missing"]
+    for row in left:
+        yield warn(
+            "searches",
+            f"Nobody keeps the texts of search {row['name']}: its projection was dropped.",
+            f"Make it anew: `standpipe search disable {row['name']}`, then `search enable`.",
+        )
     waiting = [row for row in rows if row["error_at"] is not None]
     for row in waiting:
         yield warn(
@@ -338,7 +347,7 @@ def check_searches(session: Session) -> Iterator[Finding]:
             f"The texts of search {row['name']} wait: {row['error'] or 'operators see why'}.",
             f"Look after its embedder, {row['embedder_url']}.",
         )
-    if rows and not waiting:
+    if rows and not waiting and not left:
         yield ok("searches", f"{len(rows)}, with embedders that work")
 
 

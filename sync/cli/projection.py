@@ -41,6 +41,7 @@ _NAMES = (
     psycopg.errors.InvalidName,
     psycopg.errors.InvalidTextRepresentation,
     psycopg.errors.SyntaxError,
+    psycopg.errors.FeatureNotSupported,  # that of another database
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 from psycopg.rows import DictRow
 
+from sync.atproto.syntax import is_nsid
 from sync.cli.context import (
     database_command,
     explained,
@@ -94,6 +95,8 @@ def enable(
       standpipe search enable app.bsky.feed.post --text "value->>'text'" \
         --embedder https://api.openai.com --model text-embedding-3-small --rate 50
     """
+    if not is_nsid(nsid):
+        raise UsageError(f"{nsid!r} is no NSID: a search is over one collection.")
     url = full_url(embedder)
     chosen = name or nsid.rpartition(".")[2].lower()
     with explained():

@@ -38,6 +38,12 @@ class Account:
         return self.host.accounts[self.did]
 
     @property
+    def can_write(self) -> bool:
+        """Tell whether its host would take a commit: it is neither deleted nor hidden there."""
+        hosted = self.host.accounts.get(self.did)
+        return hosted is not None and hosted.status is None
+
+    @property
     def repo(self) -> Repo:
         """Return the repo at the present host."""
         return self.hosted.repo

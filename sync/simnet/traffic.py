@@ -68,18 +68,26 @@ def make_record(rng: random.Random, collection: str) -> dict[str, Any]:
 
 
 class Traffic:
-    """Random commits on accounts of a World: mostly creates, some updates and deletes."""
+    """Random commits on accounts of a World: mostly creates, some updates and deletes.
+
+    Accounts that are hidden or deleted are left alone.
+    """
 
     def __init__(self, world: World, *, seed: int = 0) -> None:
         self.world = world
         self._rng = random.Random(f"{world.seed}:{seed}:traffic")
         self._accounts = list(world.accounts.values())
         # Kept beside the trees: choosing from a large tree would mean walking it.
-        self._paths = {account.did: list(account.leaves()) for account in self._accounts}
+        self._paths = {
+            account.did: list(account.leaves()) if account.can_write else []
+            for account in self._accounts
+        }
 
     def step(self) -> RepoCommit:
         """Make one commit of one operation, sometimes of several."""
         account = self._rng.choice(self._accounts)
+        if not account.can_write:
+            account = self._rng.choice([each for each in self._accounts if each.can_write])
         paths = self._paths[account.did]
         count = self._rng.randint(2, 10) if self._rng.random() < 0.05 else 1
         touched: set[str] = set()

@@ -440,6 +440,14 @@ def test_errors_of_tasks_are_explained_like_any_other() -> None:
         1,
     )
     assert explain(psycopg.OperationalError("gone\nmore")) == ("The database failed: gone", 3)
+    assert explain(psycopg.errors.InsufficientPrivilege("permission denied for x")) == (
+        "PostgreSQL refuses that: permission denied for x: work as a login that may.",
+        7,
+    )
+    assert explain(psycopg.errors.ReadOnlySqlTransaction("cannot execute DELETE")) == (
+        "PostgreSQL refuses that: cannot execute DELETE: work in a database that takes changes.",
+        7,
+    )
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch, standpipe: Standpipe) -> None:

@@ -5,15 +5,27 @@ from pathlib import Path
 
 import psycopg
 
-from tests.acceptance.commands import Standpipe, on_clone, standpipe
+from tests.acceptance.commands import (
+    Standpipe,
+    end,
+    on_clone,
+    standpipe,
+    started_program,
+    wait_until,
+)
 from tests.acceptance.test_cli_doctor import doctor_findings
 from tests.acceptance.test_cli_tail import NOTE, OpenSession, fill_log
+from tests.sql.waiting import wait_until_blocking
 
 __all__ = ["on_clone", "standpipe"]
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "projections" / "posts.sql"
 ADD = ("projection", "add", "notes", "--target", "app.posts", "--apply", "app.apply_posts")
 RUN = "select sync.run_projection('notes')"
+_DROPPING = """
+    select from pg_stat_activity
+     where application_name = 'standpipe projection drop' and datname = current_database()
+"""
 
 
 def make_table(session: OpenSession) -> None:
@@ -73,7 +85,12 @@ def test_refusals_say_what_to_do(on_clone: Standpipe, session: OpenSession) -> N
     on_clone(*nothing).assert_one_sentence(2, "app.nothing")
     odd = ("projection", "add", "notes", "--target", "a.b.c.d", "--apply", "'; (")
     on_clone(*odd).assert_one_sentence(2)
-    for target, function in (("\udcff", "app.f"), ("app.posts", "\udcff"), ("app.posts", "f(nix)")):
+    for target, function in (
+        ("\udcff", "app.f"),
+        ("app.posts", "\udcff"),
+        ("app.posts", "f(nix)"),
+        ("elsewhere.app.posts", "app.f"),
+    ):
         strange = ("projection", "add", "notes", "--target", target, "--apply", function)
         on_clone(*strange).assert_one_sentence(2)
     on_clone(*ADD, "-c", "no pattern").assert_one_sentence(2, "no pattern")
@@ -108,6 +125,26 @@ def test_a_rebuild_needs_the_rights_of_the_projection_s_role(
         conn.execute("drop role keeper")
 
 
+def test_a_command_that_is_terminated_leaves_nothing_to_be_done_later(
+    clone: str, on_clone: Standpipe, session: OpenSession, tmp_path: Path
+) -> None:
+    make_table(session)
+    on_clone(*ADD)
+    conn, observer = session(), session()
+    environment = {"STANDPIPE_DATABASE_URL": clone}
+    with conn.transaction():
+        conn.execute("select from sync.projections for update")
+        with started_program(
+            "projection", "drop", "notes", folder=tmp_path, environment=environment
+        ) as process:
+            wait_until_blocking(observer, conn)
+            assert end(process) == 143
+    wait_until(
+        lambda: observer.execute(_DROPPING).fetchall() == [], "the statement is no longer run"
+    )
+    assert len(on_clone("projection", "list", "--json").json_lines()) == 1
+
+
 def test_what_has_stopped_one_is_shown(on_clone: Standpipe, session: OpenSession) -> None:
     fill_log(session())
     make_table(session)
@@ -122,4 +159,7 @@ def test_what_has_stopped_one_is_shown(on_clone: Standpipe, session: OpenSession
     assert on_clone("consumer", "list").out.startswith("There is no consumer yet")
     finding = doctor_findings(on_clone("doctor", "--json"))["projections"]
     assert finding["level"] == "warn"
-    assert "projection resume notes" in finding["advice"]
+    assert "projection resume notes`" in finding["advice"]
+    conn.execute("update sync.projections set name = 'my notes'")
+    finding = doctor_findings(on_clone("doctor", "--json"))["projections"]
+    assert "projection resume 'my notes'`" in finding["advice"]

@@ -82,6 +82,8 @@ def test_refusals_say_what_to_do(on_clone: Standpipe, embedder: FakeEmbedder) ->
     on_clone(*enable, *TEXT, "--name", "My Posts").assert_one_sentence(2, "lower-case")
     on_clone(*enable, *TEXT, "--model", "\udcff").assert_one_sentence(2, "UTF-8")
     on_clone(*enable, *TEXT, "--rate", "inf").assert_one_sentence(2, "p_rate")
+    every = ("search", "enable", "app.bsky.*", "--embedder", embedder.url)
+    on_clone(*every, *TEXT).assert_one_sentence(2, "app.bsky.*", "one collection")
     on_clone(*enable, *TEXT, "--rate", "0.5", "--json")
     on_clone(*enable, *TEXT).assert_one_sentence(7, "Choose another name")
     on_clone(*enable, *TEXT, "--name", "others")
@@ -118,3 +120,13 @@ def test_the_doctor_names_an_embedder_that_does_not_work(
     found = doctor_findings(on_clone("doctor", "--json"))["searches"]
     assert found["level"] == "warn"
     assert "it answers 500" in found["finding"]
+
+
+def test_the_doctor_names_a_search_whose_texts_nobody_keeps(
+    on_clone: Standpipe, session: OpenSession, embedder: FakeEmbedder
+) -> None:
+    on_clone("search", "enable", POST, *TEXT, "--embedder", embedder.url)
+    on_clone("projection", "drop", "search post")
+    found = doctor_findings(on_clone("doctor", "--json"))["searches"]
+    assert found["level"] == "warn"
+    assert "standpipe search disable post" in found["advice"]

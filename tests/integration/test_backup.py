@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
 
 from sync.database import connect_sync
 from sync.errors import SchemaError
@@ -20,12 +21,13 @@ from tests.acceptance.commands import wait_until
 from tests.acceptance.restoring import blocks, put, shell_environment
 from tests.golden import dump_schema
 from tests.postgres import Server
-from tests.sql.driver import Driver, did
+from tests.sql.driver import POST, Driver, did
 from tests.sql.projecting import App, app_roles
 
 Session = psycopg.Connection[DictRow]
 DUMP = blocks("Dump")[0]
 RESTORE = blocks("Restore")[1]
+(RESTORE_IN_TWO,) = blocks("Restore views in schemas of yours")
 DUMP_WITH_SLOT, SUBSCRIBE = blocks("Dump and follow")
 URL = "postgresql://standpipe:PASSWORD@HOST:5432"
 EPOCH = "select log_epoch from sync_priv.log_state"
@@ -67,10 +69,15 @@ def dump(server: Server, url: str, folder: Path, *options: str) -> None:
     shell(server, script, folder, STANDPIPE_DATABASE_URL=url)
 
 
-def restore(server: Server, folder: Path, database: str) -> str:
+def restore(server: Server, folder: Path, database: str, *, in_two: bool = False) -> str:
     """Restore as the page says into an empty database; return its URL."""
     url = server.service_url(database)
-    shell(server, put(RESTORE, **{f"{URL}/restored": url}), folder)
+    script = put(RESTORE, **{f"{URL}/restored": url})
+    if in_two:
+        at_once = 'pg_restore --exit-on-error --dbname="$STANDPIPE_DATABASE_URL" app.dump\n'
+        assert at_once in script
+        script = script.replace(at_once, RESTORE_IN_TWO.text)
+    shell(server, script, folder)
     return url
 
 
@@ -161,6 +168,22 @@ def test_a_projection_goes_on_in_a_restored_database(
                 assert {key[2] for key in again.kept("posts")} == set("abcde")
                 assert again.call("rebuild", "posts")["updated"] == 0
         app.db.execute("drop schema app cascade")
+
+
+def test_views_in_schemas_of_apps_are_restored_by_the_login_of_the_service(
+    postgres: Server, source: Driver, clone: str, tmp_path: Path
+) -> None:
+    make_view = "select from sync.create_view('\"my app\".posts', %s, null, %s)"
+    source.conn.execute('create schema "my app"')
+    source.conn.execute('grant usage, create on schema "my app" to sync_owner')
+    source.conn.execute(make_view, [POST, Jsonb({"text": "value ->> 'text'"})])
+    dump(postgres, clone, tmp_path)
+    with postgres.database() as name:
+        restored = restore(postgres, tmp_path, name, in_two=True)
+        count = 'select count(*) from "my app".posts'
+        assert value(restored, count) == value(clone, count) == 3
+        with connect_sync(restored, name="test", autocommit=True) as conn:
+            conn.execute("select from sync.drop_view('\"my app\".posts')")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,27 @@ from tests.sql.waiting import background, wait_until_blocked
 
 GATE = 4711
 
+_FOUR_COLUMNS = """
+    execute format($q$
+      insert into %s (did, collection, rkey, cid) select c.did, c.collection, c.rkey, c.cid
+        from unnest($1) c where c.op = 'put'
+    $q$, target) using changes;
+    return
+"""
+_TREES = """
+    execute format($q$
+      insert into %s select c.rkey::public.ltree, c.cid from unnest($1) c where c.op = 'put'
+    $q$, target) using changes;
+    return
+"""
+_SIZES = """
+    execute format($q$
+      insert into %s select (ascii(c.rkey) - 96)::numeric(9, 1), c.rkey
+        from unnest($1) c where c.op = 'put'
+    $q$, target) using changes;
+    return
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def roles(postgres: Server) -> Iterator[None]:
@@ -148,6 +169,45 @@ def test_a_key_that_the_table_makes_itself_tells_its_rows(world: World, app: App
     )
     assert app.call("rebuild", "posts") == {"deleted": 1, "updated": 1, "inserted": 1}
     assert app.kept("posts") == world.records()
+
+
+def test_columns_may_have_any_name(world: World, app: App) -> None:
+    for name in ("n", "o", "s", "t", "put", "old"):
+        app.db.execute(f"alter table app.posts add {name} int".encode())
+    app.db.execute("update app.posts set n = 1, t = 2 where rkey = 'a'")
+    app.define("posts", before=_FOUR_COLUMNS)
+    assert app.call("rebuild", "posts") == {"deleted": 0, "updated": 1, "inserted": 0}
+    assert app.db.execute("select from app.posts where n = 1 or t = 2").fetchall() == []
+
+
+def test_a_key_may_be_of_a_type_from_elsewhere(world: World, app: App) -> None:
+    app.db.execute("create extension ltree with schema public")
+    with app.role():
+        app.db.execute("create table app.trees (path public.ltree primary key, cid text)")
+    app.define("trees", before=_TREES)
+    app.create("trees")
+    app.settle("trees")
+    app.db.execute("delete from app.trees where path = 'a'")
+    app.db.execute("update app.trees set cid = 'wrong' where path = 'b'")
+    app.db.execute("insert into app.trees values ('x.y')")
+    assert app.call("rebuild", "trees") == {"deleted": 1, "updated": 1, "inserted": 1}
+    rows = app.db.execute("select path::text, cid from app.trees").fetchall()
+    assert {row["path"]: row["cid"] for row in rows} == {
+        rkey: cid for (_, _, rkey), cid in world.records().items()
+    }
+
+
+def test_a_key_is_written_as_it_is_worked_out(world: World, app: App) -> None:
+    """Numbers, and texts of some collations, are equal in more than one way of writing."""
+    with app.role():
+        app.db.execute("create table app.sizes (size numeric primary key, rkey text)")
+    app.define("sizes", before=_SIZES)
+    app.create("sizes")
+    app.settle("sizes")
+    app.db.execute("update app.sizes set size = 1.00 where rkey = 'a'")
+    assert app.call("rebuild", "sizes") == {"deleted": 0, "updated": 1, "inserted": 0}
+    row = app.db.execute("select size::text from app.sizes where rkey = 'a'").fetchone()
+    assert row == {"size": "1.0"}
 
 
 def test_rows_exchange_a_unique_value_where_its_constraint_is_deferrable(

@@ -156,6 +156,18 @@ def test_what_cannot_be_applied_stops_a_projection_alone(
     assert app.status("posts")["error"] is None
 
 
+def test_an_error_says_which_values_and_which_line(world: World, app: App) -> None:
+    app.make("posts")
+    app.settle("posts")
+    app.db.execute("alter table app.posts add unique (collection)")
+    for rkey in ("a", "b"):
+        world.put(0, rkey)
+    app.run("posts")
+    error = app.status("posts")["error"]
+    assert f"(23505): Key (collection)=({POST}) already exists, in apply_posts(" in error
+    assert " line " in error
+
+
 def test_a_purge_that_cannot_be_applied_is_named(world: World, app: App) -> None:
     failing = "if (changes[1]).op = 'purge' then raise exception 'no'; end if"
     app.make("posts", before=failing)

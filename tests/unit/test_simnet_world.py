@@ -103,6 +103,18 @@ def test_every_commit_verifies_chains_and_folds_to_what_the_export_holds(seed):
         assert mirror.heads[account.did][0] == account.rev
 
 
+def test_traffic_leaves_alone_who_cannot_write():
+    world = World()
+    gone, hidden, well = generate(world, 3, 10)
+    gone.delete_account()
+    traffic = Traffic(world)
+    hidden.set_status("deactivated")
+    before = well.rev
+    for _ in range(50):
+        traffic.step()
+    assert well.rev > before
+
+
 def test_the_same_seed_makes_the_same_bytes_and_another_seed_does_not():
     def frames(seed: int) -> list[bytes]:
         world = World(seed=seed)

@@ -49,11 +49,16 @@ begin
      where c.op = 'purge' and c.did is null
        and (c.collection is null or c.collection = t.collection)
   $q$, target) using changes;
+  execute format($q$
+    delete from %s t using unnest($1) c
+     where c.op = 'purge' and c.did = t.did
+       and (c.collection is null or c.collection = t.collection)
+  $q$, target) using changes;
   -- The links of a record that has changed are written anew.
   execute format($q$
     delete from %s t using unnest($1) c
-     where c.did = t.did and (c.collection is null or c.collection = t.collection)
-       and (c.op = 'purge' or c.rkey = t.rkey)
+     where c.op <> 'purge'
+       and (c.did, c.collection, c.rkey) = (t.did, t.collection, t.rkey)
   $q$, target) using changes;
   execute format($q$
     insert into %s (did, collection, rkey, place, path, target)

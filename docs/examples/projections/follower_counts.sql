@@ -58,13 +58,14 @@ begin
   execute format($q$
     delete from %s t using unnest($1) c where c.op = 'purge' and c.did is null
   $q$, target) using changes;
+  execute format($q$
+    delete from %s t using unnest($1) c where c.op = 'purge' and c.did = t.did
+  $q$, target) using changes;
   -- A record that no longer names an account goes as well.
   execute format($q$
     delete from %s t using unnest($1) c
-     where c.did = t.did
-       and (c.op = 'purge'
-            or (c.rkey = t.rkey and sync_migration.as_text(c.value -> 'subject')
-                                    is distinct from t.subject))
+     where c.op <> 'purge' and (c.did, c.rkey) = (t.did, t.rkey)
+       and sync_migration.as_text(c.value -> 'subject') is distinct from t.subject
   $q$, target) using changes;
   -- What strangers write may be of any length, but not fit into an index.
   execute format($q$

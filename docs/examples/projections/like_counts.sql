@@ -58,11 +58,12 @@ begin
     delete from %s t using unnest($1) c where c.op = 'purge' and c.did is null
   $q$, target) using changes;
   execute format($q$
+    delete from %s t using unnest($1) c where c.op = 'purge' and c.did = t.did
+  $q$, target) using changes;
+  execute format($q$
     delete from %s t using unnest($1) c
-     where c.did = t.did
-       and (c.op = 'purge'
-            or (c.rkey = t.rkey and sync_migration.as_text(c.value #> '{subject,uri}')
-                                    is distinct from t.subject))
+     where c.op <> 'purge' and (c.did, c.rkey) = (t.did, t.rkey)
+       and sync_migration.as_text(c.value #> '{subject,uri}') is distinct from t.subject
   $q$, target) using changes;
   execute format($q$
     insert into %s (did, rkey, subject)

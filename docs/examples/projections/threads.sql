@@ -44,8 +44,11 @@ begin
     delete from %s t using unnest($1) c where c.op = 'purge' and c.did is null
   $q$, target) using changes;
   execute format($q$
+    delete from %s t using unnest($1) c where c.op = 'purge' and c.did = t.did
+  $q$, target) using changes;
+  execute format($q$
     delete from %s t using unnest($1) c
-     where c.did = t.did and (c.op = 'purge' or (c.op = 'delete' and c.rkey = t.rkey))
+     where c.op = 'delete' and (c.did, c.rkey) = (t.did, t.rkey)
   $q$, target) using changes;
   execute format($q$
     insert into %s (did, rkey, uri, parent, root, text)
