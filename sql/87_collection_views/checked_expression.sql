@@ -1,9 +1,10 @@
 -- Take one scalar expression over a record, and nothing else.
 --
 -- A cursor takes one statement only. What parses within parentheses and within brackets is whole,
--- whatever stands in it: a stray end of the one would have to begin with the other. As the one
--- argument of a function in a condition it is one value, and no aggregate, window or set. Nothing
--- can be called by the name of the table, so there is no whole row either.
+-- whatever stands in it: a stray end of the one would have to begin with the other. They are two
+-- statements, as what a quote opens in the one place could end in the other. As the one argument
+-- of a function in a condition it is one value, and no aggregate, window or set. Nothing can be
+-- called by the name of the table, so there is no whole row either.
 --
 -- It runs with the rights of whoever gives it.
 --
@@ -15,12 +16,17 @@ create or replace function sync_priv.checked_expression(p_expression text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_form   text;
   v_cursor refcursor;
 begin
-  open v_cursor for execute format(
-    'select array[%1$s%2$s] from (select r.value, r.raw, r.rev from sync.stored_records r) " " '
-    'where false and pg_typeof(%1$s%2$s) is null', p_expression, E'\n');
-  close v_cursor;
+  foreach v_form in array array['select array[%s%s] from %s where false',
+                                'select from %3$s where false and pg_typeof(%1$s%2$s) is null']
+  loop
+    open v_cursor for execute format(
+      v_form, p_expression, E'\n',
+      '(select r.value, r.raw, r.rev from sync.stored_records r) " "');
+    close v_cursor;
+  end loop;
   return p_expression;
 exception when syntax_error_or_access_rule_violation or data_exception
             or feature_not_supported or program_limit_exceeded

@@ -209,6 +209,7 @@ def test_a_given_column_goes_before_a_property_of_its_name_and_stays_there(db: S
         "'open",
         '"open',
         "$$ open",
+        "$$], (1",
         "1, 2",
         "*",
         "s.*",
