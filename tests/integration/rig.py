@@ -117,6 +117,15 @@ class Rig:
         )
         return {row["path"]: row["cid"] for row in rows}
 
+    async def fetched(self, count: int, *, also_by: Sequence["Rig"] = ()) -> None:
+        """Wait until so many fetches are counted, which comes after their commit; never more."""
+
+        async def are_counted() -> bool:
+            return sum(rig.progress.repos_fetched for rig in (self, *also_by)) >= count
+
+        await self.until(are_counted)
+        assert sum(rig.progress.repos_fetched for rig in (self, *also_by)) == count
+
     async def changes(self, account: Account, *, after: int = 0) -> list[tuple[Any, ...]]:
         """Return (kind, rkey, is_live) of the log after a position."""
         rows = await self.conn.fetch(

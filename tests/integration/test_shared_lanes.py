@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -175,7 +174,7 @@ async def test_all_services_fetch(clone, tmp_path: Path):
         for each in holds:
             each.release()
         await rigs[0].level(*accounts)
-        assert sum(rig.progress.repos_fetched for rig in rigs) == len(accounts)
+        await rigs[0].fetched(len(accounts), also_by=rigs[1:])
 
 
 @pytest.mark.rule("BF-14")
@@ -185,7 +184,7 @@ async def test_what_a_dead_service_fetched_is_fetched_by_another(clone, tmp_path
         account, held = await fetch_beside(net, first, second)
         await first.crash()
         await second.level(account)
-        assert second.progress.repos_fetched == 1
+        await second.fetched(1)
         held.release()
 
 
@@ -196,14 +195,9 @@ async def test_what_a_living_service_fetches_is_left_to_it(clone, tmp_path: Path
         account, held = await fetch_beside(net, first, second)
         assert not await second.conn.fetchval("select sync_priv.recover_lost_fetches()")
         held.release()
-        await second.until(partial(has_fetched, first, 2))
+        await first.fetched(2)
         await second.level(account)
         assert second.progress.repos_fetched == 0
-
-
-async def has_fetched(rig: Rig, count: int) -> bool:
-    """Tell whether a service has brought in so many repos."""
-    return rig.progress.repos_fetched == count
 
 
 async def fetch_beside(net: Simnet, first: Rig, second: Rig) -> tuple[Account, Hold]:
