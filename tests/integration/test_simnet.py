@@ -23,6 +23,7 @@ from sync.simnet.traffic import generate
 
 NOTE = "com.example.note"
 NOBODY = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+PATIENCE_S = 60.0
 
 
 def note(text: str) -> dict[str, str]:
@@ -75,7 +76,7 @@ async def net() -> AsyncIterator[Simnet]:
 
 
 async def next_message(socket: aiohttp.ClientWebSocketResponse) -> Any:
-    return frame.read_frame(await socket.receive_bytes(timeout=10))
+    return frame.read_frame(await socket.receive_bytes(timeout=PATIENCE_S))
 
 
 async def next_seqs(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[int]:
@@ -245,7 +246,7 @@ async def test_a_future_cursor_gets_an_error_frame_and_a_close(net, client):
         message = await next_message(socket)
         assert isinstance(message, frame.ErrorMessage)
         assert message.error == "FutureCursor"
-        assert (await socket.receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+        assert (await socket.receive(timeout=PATIENCE_S)).type == aiohttp.WSMsgType.CLOSE
         assert socket.close_code == 1008
 
 
@@ -276,7 +277,7 @@ async def test_a_relay_restart_cuts_the_stream_and_numbers_go_on(net, client):
     async with client.subscribe(url, last - 1) as socket:
         await next_message(socket)
         await net.restart_relay()
-        await socket.receive(timeout=10)
+        await socket.receive(timeout=PATIENCE_S)
         assert socket.close_code == 1006
     account.create(NOTE, note("after"))
     assert net.relay_url == url
@@ -334,7 +335,7 @@ async def test_leaving_lets_a_held_export_go(client):
         asked = asyncio.create_task(client.car(net.pds_urls[0], "sync.getRepo", did=account.did))
         await hold.arrived.wait()
     # Served or cut, whichever came first; what matters is that nobody waits for ever.
-    await asyncio.wait([asked], timeout=10)
+    await asyncio.wait([asked], timeout=PATIENCE_S)
     assert asked.done()
     asked.exception()
 
