@@ -145,7 +145,7 @@ class ServiceProcess:
         """End it as an operator does; it must exit 0."""
         assert self._process is not None
         self._process.terminate()
-        assert self._process.wait(30) == 0, self.said()[-5000:]
+        assert self._process.wait(60) == 0, self.said()[-5000:]
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -334,7 +334,9 @@ class Endurance:
         self, troubles: Sequence[Trouble], every_s: float, *, until: float
     ) -> None:
         waiting: deque[Trouble] = deque()
-        while time.monotonic() < until:
+        # Each befalls them once at least, however long the others take.
+        names = {trouble.__name__ for trouble in troubles}
+        while time.monotonic() < until or names - self.troubles.keys():
             if not waiting:
                 waiting.extend(self.rng.sample(troubles, len(troubles)))
             trouble = waiting.popleft()
