@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -290,6 +291,8 @@ async def test_a_stopped_server_refuses_connections_until_it_is_started(net, cli
     await net.stop_server("plc")
     with pytest.raises(aiohttp.ClientConnectionError):
         await client.get(f"{net.plc_url}/{account.did}")
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", int(net.plc_url.rpartition(":")[2])))
     await net.start_server("plc")
     assert (await client.get(f"{net.plc_url}/{account.did}"))[0] == 200
 
