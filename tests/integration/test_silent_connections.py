@@ -138,5 +138,5 @@ async def test_a_connection_that_is_given_up_while_it_opens_is_not_read():
             user_agent="test",
             progress=SourceProgress("test", "relay"),
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             assert await reader._read_connection(7, queue.connection) == 0
