@@ -115,19 +115,21 @@ class EmbeddedPostgres:
         if major is None:
             make_cluster(folder, binaries, account, settings=self._settings)
         self._wait_for_orphans()
-        port = self._choose_port()
         command = [str(binaries.program("postgres")), "-D", str(folder.cluster)]
-        chosen = _listening(port, folder.log) | extension_settings(folder, binaries, account)
+        chosen = _listening(folder.log) | extension_settings(folder, binaries, account)
         for name, value in chosen.items():
             command += ["-c", f"{name}={value}"]
-        return self._await_start(account, command, port)
+        return self._await_start(account, command)
 
-    def _await_start(self, account: Account, command: list[str], port: int) -> str:
-        """Start the daemon and wait until it takes our login; try again while orphans linger."""
+    def _await_start(self, account: Account, command: list[str]) -> str:
+        """Start the daemon and wait until it takes our login.
+
+        Try again while orphans linger, and when the port was free until somebody else took it.
+        """
         deadline = time.monotonic() + START_TIMEOUT_S
-        orphans_deadline = time.monotonic() + ORPHANS_TIMEOUT_S
+        retry_deadline = time.monotonic() + ORPHANS_TIMEOUT_S
         self._folder.startup_log.unlink(missing_ok=True)
-        pid = account.detach(command, log=self._folder.startup_log)
+        port, pid = self._detach(account, command)
         while time.monotonic() < deadline:
             url = self._try(port)
             if url is not None:
@@ -136,14 +138,20 @@ class EmbeddedPostgres:
             if not is_alive(pid):
                 said = self._last_words()
                 lingering = "lock file" in said or "pre-existing shared memory" in said
-                if not lingering or time.monotonic() > orphans_deadline:
+                if not (lingering or _bindable(port) is None) or time.monotonic() > retry_deadline:
                     raise DatabaseUnavailable(f"The embedded PostgreSQL did not start: {said}")
-                pid = account.detach(command, log=self._folder.startup_log)
+                port, pid = self._detach(account, command)
             time.sleep(POLL_S)
         raise DatabaseUnavailable(
             f"The embedded PostgreSQL is still recovering after {START_TIMEOUT_S:.0f} s: see "
             f"{self._folder.log} and try again later."
         )
+
+    def _detach(self, account: Account, command: list[str]) -> tuple[int, int]:
+        """Start the daemon on a port that is free; return that and the process id."""
+        port = self._choose_port()
+        listening = [*command, "-c", f"port={port}"]
+        return port, account.detach(listening, log=self._folder.startup_log)
 
     def _probe(self) -> str | None:
         """Return the URL of a server that runs already, waiting for one that recovers."""
@@ -193,14 +201,9 @@ class EmbeddedPostgres:
 
     def _choose_port(self) -> int:
         """Return the port used last if it is free, else any free one."""
-        for wanted in (self._last_port() or 0, 0):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", wanted))
-                except OSError:
-                    continue
-                return int(probe.getsockname()[1])
+        port = _bindable(self._last_port() or 0) or _bindable(0)
+        if port is not None:
+            return port
         raise DatabaseUnavailable("No port on 127.0.0.1 is free for the embedded PostgreSQL.")
 
     def _shut_down(self) -> None:
@@ -261,11 +264,21 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _listening(port: int, log: Path) -> dict[str, str]:
+def _bindable(port: int) -> int | None:
+    """Take a port, any for 0, and let it go again; None when somebody has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return None
+        return int(probe.getsockname()[1])
+
+
+def _listening(log: Path) -> dict[str, str]:
     """Return what no edit of postgresql.conf may change: where it listens and logs."""
     return {
         "listen_addresses": "127.0.0.1",
-        "port": str(port),
         "unix_socket_directories": "",
         "logging_collector": "on",
         "log_directory": str(log),

@@ -34,12 +34,21 @@ class Listener:
         await web.SockSite(runner, self._socket, backlog=1_024).start()
         self._runner = runner
 
-    async def stop(self) -> None:
-        """Stop listening and cut every connection in the middle (websockets see 1006)."""
+    async def stop(self, *, keeps_port: bool = False) -> None:
+        """Stop listening and cut every connection in the middle (websockets see 1006).
+
+        With `keeps_port` nobody else gets the port before it listens again.
+        """
         runner, self._runner = self._runner, None
-        if runner is None:
+        if runner is not None:
+            await self._cut(runner)
             self._socket.close()
-            return
+        if not keeps_port:
+            self._socket.close()
+        elif self._socket.fileno() < 0:
+            self._socket = _bind(self.port)
+
+    async def _cut(self, runner: web.AppRunner) -> None:
         for site in list(runner.sites):
             await site.stop()
         server = runner.server
@@ -50,7 +59,6 @@ class Listener:
         # left for the orderly shutdown to wait for.
         await asyncio.sleep(0)
         await runner.cleanup()
-        self._socket.close()
 
 
 def _bind(port: int) -> socket.socket:

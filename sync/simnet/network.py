@@ -177,7 +177,7 @@ class Simnet:
 
     async def stop_server(self, name: str) -> None:
         """Cut a server off as a crash would: `plc`, `relay` or `pds0` and so on."""
-        await self._listeners[name].stop()
+        await self._listeners[name].stop(keeps_port=True)
 
     async def start_server(self, name: str) -> None:
         """Start a stopped server again on its port; sequence numbers go on."""

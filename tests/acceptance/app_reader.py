@@ -104,7 +104,7 @@ class AppReader:
         self._arrived.clear()
         self._released.clear()
         self._is_held = True
-        await asyncio.wait_for(self._arrived.wait(), 30)
+        await asyncio.wait_for(self._arrived.wait(), 60)
 
     def release(self) -> None:
         """Let it go on, whatever became of its connection."""

@@ -3,10 +3,10 @@
 import json
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -144,11 +144,17 @@ def started_program(
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
-    """Return the next line of a program, in bounded time."""
+    """Return the next line of a program, which is killed if it prints none in time."""
     assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
-    assert ready, "the program printed nothing"
-    return process.stdout.readline()
+    # Not by select(): the line may have come together with the one before, and is in our buffer.
+    patience = threading.Timer(START_TIMEOUT_S, process.kill)
+    patience.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        patience.cancel()
+    assert line, "the program printed nothing"
+    return line
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:

@@ -27,7 +27,7 @@ from sync.database import connect
 from sync.embedded import EmbeddedPostgres
 from sync.errors import DatabaseUnavailable
 from sync.simnet import Account, Simnet
-from sync.simnet.traffic import Traffic
+from sync.simnet.traffic import POST, Traffic
 from tests.acceptance.commands import clean_environment
 
 CONVERGE_TIMEOUT_S = 180.0
@@ -145,7 +145,7 @@ class ServiceProcess:
         """End it as an operator does; it must exit 0."""
         assert self._process is not None
         self._process.terminate()
-        assert self._process.wait(30) == 0, self.said()[-5000:]
+        assert self._process.wait(60) == 0, self.said()[-5000:]
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -306,6 +306,9 @@ class Endurance:
             yield
             committing.cancel()
             await asyncio.gather(committing, return_exceptions=True)
+            # What was lost is shown by what comes later only.
+            for account in self._followed():
+                account.create(POST, {"$type": POST, "text": "the last one"})
             self._calm_down()
             await self.converge()
             await self._check_the_app(reading)
@@ -334,14 +337,15 @@ class Endurance:
         self, troubles: Sequence[Trouble], every_s: float, *, until: float
     ) -> None:
         waiting: deque[Trouble] = deque()
-        while time.monotonic() < until:
+        # Each befalls them once at least, however long the others take.
+        names = {trouble.__name__ for trouble in troubles}
+        while time.monotonic() < until or names - self.troubles.keys():
             if not waiting:
                 waiting.extend(self.rng.sample(troubles, len(troubles)))
             trouble = waiting.popleft()
             await trouble(self)
             self.troubles[trouble.__name__] += 1
-            pause_s = every_s * self.rng.uniform(0.5, 1.5)
-            await asyncio.sleep(max(0.0, min(pause_s, until - time.monotonic())))
+            await asyncio.sleep(every_s * self.rng.uniform(0.5, 1.5))
 
     async def settle(self) -> None:
         """Wait until the app was told of all that is committed now."""

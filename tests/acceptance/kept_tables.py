@@ -16,7 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from tests.acceptance.commands import wait_until
 from tests.sql.driver import LIKE, POST, cid, did
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 ACCOUNTS = range(1, 5)
 QUIET = 5  # nothing random happens to it
 PSQL = "with_psql.sql"

@@ -21,7 +21,7 @@ from tests.network.harness import Network
 COMMAND = Path(sys.executable).with_name("standpipe")
 COMMAND_TIMEOUT_S = 120
 CONVERGE_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.1
 LOG_TAIL_BYTES = 6000
 

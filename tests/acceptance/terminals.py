@@ -27,6 +27,7 @@ TERMINALS = ("network", "service", "program")
 TIMEOUT_S = 60.0
 POLL_S = 0.3
 END = "--- end of block"
+_KEPT: list[int] = []  # descriptors of sockets
 # What differs from run to run.
 VARIABLE = (
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:00)?"), "TIME"),
@@ -47,15 +48,20 @@ class Block:
 
 
 def free_ports(count: int) -> int:
-    """Find the first of some free ports in a row."""
+    """Find the first of some free ports in a row, which no other call of this is given.
+
+    They are taken much later. Until this process ends it keeps the last port of their ten: so
+    nobody who looks for ports meanwhile, in another process of the tests, is given the same ones.
+    """
     for first in range(21_600, 31_600, 10):
         with ExitStack() as stack:
             try:
-                for port in range(first, first + count):
+                for port in (*range(first, first + count), first + 9):
                     probe = stack.enter_context(socket.socket())
                     probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _KEPT.append(probe.detach())
             return first
     raise RuntimeError("no free ports")
 

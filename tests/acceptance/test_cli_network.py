@@ -125,15 +125,15 @@ def test_on_a_terminal_it_shows_its_progress(
 ) -> None:
     on_network("track", *network.dids)
     master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "run"],
+        cwd=tmp_path,
+        env=clean_environment(TERM="xterm", COLUMNS="160", **network.environment(clone)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
     try:
-        process = subprocess.Popen(
-            [PROGRAM, "run"],
-            cwd=tmp_path,
-            env=clean_environment(TERM="xterm", COLUMNS="160", **network.environment(clone)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=terminal,
-        )
         shown = ""
         while "4 repos fetched, 0 running" not in shown:
             ready, _, _ = select.select([master], [], [], 60)
@@ -145,6 +145,9 @@ def test_on_a_terminal_it_shows_its_progress(
                 shown += os.read(master, 65_536).decode(errors="replace")
         assert process.wait() == 0, shown
     finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
         os.close(terminal)
         os.close(master)
     assert "commits applied" in shown

@@ -34,9 +34,9 @@ def embedder() -> Iterator[FakeEmbedder]:
             is_there.set()
             await stop.wait()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    is_there.wait()
+    assert is_there.wait(60)
     try:
         yield found[0]
     finally:

@@ -169,6 +169,7 @@ def test_it_goes_on_after_a_kill(world: World, example: Example) -> None:
     example.await_kept("what was there")
     with world.in_a_batch():
         example.kill()
+    wait_until(lambda: not world.backends(), "the server lets go of the dead program")
     writer = threading.Thread(target=write)
     writer.start()
     try:

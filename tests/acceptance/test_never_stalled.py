@@ -8,7 +8,7 @@ records.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from statistics import quantiles
 
@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if IS_LONG else 240)]
 LARGE = 1_000_000 if IS_LONG else 20_000
 LOAD = Load(seconds=3600, commits_per_s=200 if IS_LONG else 50, every_s=0, accounts=40, records=20)
 LEAST_S = 20.0 if IS_LONG else 2.0  # how long each situation is looked at, at least
+LEAST_TOLD = 3  # changes meanwhile: on a machine that stalls nobody is told for some seconds
+PATIENCE_S = 60.0
 IS_SYNCHRONIZED = """
     select count(*) = 1 from sync.repo_status
      where did = $1 and sync_state = 'synchronized' and rev = $2
@@ -44,15 +46,16 @@ class Scene:
         self.lab = lab
         self.conn = conn
         self.lines: list[str] = []
+        self._told_before = 0
 
     async def during(self, name: str, work: Awaitable[object]) -> None:
         """Measure how others fare while something goes on."""
         samples = self.lab.samples.delays
-        first, started_at = len(samples), asyncio.get_running_loop().time()
+        self._told_before, started_at = len(samples), asyncio.get_running_loop().time()
         await work
         lasted_s = asyncio.get_running_loop().time() - started_at
-        delays = [delay * 1e3 for _, delay in samples[first:]]
-        assert len(delays) > 2, f"nobody was told of anything: {name}"
+        delays = [delay * 1e3 for _, delay in samples[self._told_before :]]
+        assert len(delays) >= LEAST_TOLD, f"nobody was told of anything: {name}"
         cuts = quantiles(delays, n=100)
         self.lines.append(
             f"{name:<44} {lasted_s:6.1f} s {len(delays):6} changes,"
@@ -61,17 +64,27 @@ class Scene:
 
     async def until(self, query: str, *arguments: object) -> None:
         """Wait until the database says yes, and for a while at any rate."""
-        least = asyncio.create_task(asyncio.sleep(LEAST_S))
+        loop = asyncio.get_running_loop()
+        looked_until = loop.time() + LEAST_S
         while not await self.conn.fetchval(query, *arguments):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        await least
+        if loop.time() < looked_until:
+            await self.progress(looked_until - loop.time())
 
     async def call(self, query: str, *arguments: object) -> None:
         await self.conn.execute(query, *arguments)
 
-    async def progress(self) -> None:
-        """Let it go on for a while, and see that others are current at the end of it."""
-        await asyncio.sleep(LEAST_S)
+    async def progress(self, least_s: float = LEAST_S) -> None:
+        """Let it go on for a while, and until others were told of something."""
+        await asyncio.sleep(least_s)
+        with suppress(TimeoutError):  # then it is said that nobody was
+            async with asyncio.timeout(PATIENCE_S):
+                while not self.others_were_told():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+    def others_were_told(self) -> bool:
+        """Tell whether the app was told of others' commits since this situation began."""
+        return len(self.lab.samples.delays) >= self._told_before + LEAST_TOLD
 
 
 @asynccontextmanager
@@ -167,8 +180,9 @@ async def a_dump(stage: Scene) -> None:
     """Backups, one after the other."""
 
     async def dump() -> None:
-        deadline = asyncio.get_running_loop().time() + LEAST_S
-        while asyncio.get_running_loop().time() < deadline:
+        loop = asyncio.get_running_loop()
+        least, deadline = loop.time() + LEAST_S, loop.time() + PATIENCE_S
+        while loop.time() < least or (loop.time() < deadline and not stage.others_were_told()):
             process = await asyncio.create_subprocess_exec(
                 str(chosen_binaries().program("pg_dump")),
                 "-Fc",

@@ -26,16 +26,16 @@ pytestmark = pytest.mark.timeout(120)
 
 # A lane that stops itself within its transaction, and says afterwards how its calls ended.
 LANE = """
-import asyncio, os, signal, sys
+import asyncio, os, select, signal, sys
 import asyncpg
 import sync.sessions
 from sync.staging import LaneClaim, StagedEvent, apply_events, copy_events
 
-sync.sessions.IDLE_TRANSACTION_TIMEOUT_S = 1.0
+sync.sessions.IDLE_TRANSACTION_TIMEOUT_S = 3.0
 url, source_id, did = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 event = StagedEvent(seq=999, did=did, kind="account", is_active=False, status="deactivated")
 
-async def apply(claim, pause=lambda: None):
+async def apply(claim, pause=None):
     async with sync.sessions.ingest_session(url, name="paused") as conn:
         claim = claim or LaneClaim(
             source_id, 0, (await conn.fetchrow("select * from sync.claim_lane($1)", source_id))[0])
@@ -43,15 +43,18 @@ async def apply(claim, pause=lambda: None):
             async with conn.transaction():
                 await copy_events(conn, (event,))
                 await apply_events(conn, claim, cursor=999, generation=1)
-                pause()
+                if pause is not None:
+                    await pause(conn)
             print("committed", flush=True)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             is_ours = (getattr(error, "sqlstate", None) or "").startswith("SY")
             print(error.sqlstate if is_ours else "lost", flush=True)
     return claim
 
-def stop():
+async def stop(conn):
     print("applied", flush=True)
+    while not select.select([sys.stdin], [], [], 0.1)[0]:
+        await conn.execute("select 1")  # it is not idle before it is told to be
     os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main():
@@ -84,6 +87,7 @@ def child(code: str, *arguments: str, folder: Path, **environment: str) -> Itera
             [sys.executable, "-c", code, *arguments],
             cwd=folder,
             env=clean_environment(**environment),
+            stdin=PIPE,
             stdout=PIPE,
             stderr=log,
             text=True,
@@ -95,7 +99,9 @@ def child(code: str, *arguments: str, folder: Path, **environment: str) -> Itera
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # also ends what is stopped
         process.wait()
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.close()
         process.stdout.close()
 
 
@@ -106,9 +112,12 @@ def test_a_lane_that_slept_in_its_transaction_is_refused_when_it_wakes(
     lane.load(1, {"a": "x"}, at=10, data="t10")
     with child(LANE, clone, str(lane.source_id), did(1), folder=tmp_path) as process:
         assert read_line(process) == "applied\n"
-        os.waitpid(process.pid, os.WUNTRACED)  # it has stopped
         free = "select from sync.repos for no key update skip locked"
         assert lane.rows(free) == []
+        assert process.stdin is not None
+        process.stdin.write("stop\n")
+        process.stdin.flush()
+        os.waitpid(process.pid, os.WUNTRACED)  # it has stopped
         lane.conn.execute("set lock_timeout = '30s'")
         lane.token = lane.value("select token from sync.claim_lane(%s)", lane.source_id)
         next_commit = Event(

@@ -21,6 +21,7 @@ from tests.acceptance.rest_api import (
     POSTS,
     REPOS,
     ROLES,
+    UNHURRIED,
     Api,
     block,
     open_api,
@@ -268,6 +269,7 @@ def directives(conn: Session) -> dict[str, Any]:
 
 def test_the_comments_for_graphql_name_keys_that_are_keys(api: Api) -> None:
     with request(api.url, role="anon") as conn:
+        conn.execute(UNHURRIED)
         for view, directive in directives(conn).items():
             key = sql.SQL(", ").join(map(sql.Identifier, directive["primary_key_columns"]))
             counts = conn.execute(

@@ -259,13 +259,13 @@ async def begin(rig: Rig, lives: Sequence[Life], *, sources: list[tuple[str, str
     rig.start(sources)
     await rig.track(*(life.account for life in lives))
     watch = Watch(rig, lives)
-    await watch.settle(timeout_s=60)
+    await watch.settle(timeout_s=120)
     return watch
 
 
 async def end(rig: Rig, lives: Sequence[Life], watch: Watch) -> Fold:
     """Compare everything with the honest world; return what a consumer was told."""
-    await watch.settle(timeout_s=90)
+    await watch.settle(timeout_s=150)
     fold = Fold()
     await fold.read(rig, "life")
     assert {did: copy for did, copy in fold.records.items() if copy} == await shown(rig)

@@ -223,7 +223,7 @@ class Writer(threading.Thread):
     """Writes by hand, as an operator would, whatever happens to the server."""
 
     def __init__(self, both: Pair, seed: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.done = 0
         self._both = both
         self._random = random.Random(seed)

@@ -10,7 +10,7 @@ from sync.simnet import Simnet
 from tests.integration.lives import Life, all_orders, begin, block_orders, end
 from tests.integration.rig import rig_on
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 HOMES = (0, 1, 2)
 
@@ -71,7 +71,7 @@ async def test_every_order_of_a_did_web_is_right_after_each_step(
             for _ in range(max(map(len, chosen))):
                 for life in lives:
                     life.play()
-                await watch.settle(timeout_s=60)
+                await watch.settle(timeout_s=120)
             fold = await end(rig, lives, watch)
             for life in lives:  # each change once, and no flapping in between
                 assert fold.told[life.account.did] == life.stood, life

@@ -271,6 +271,7 @@ def test_a_dump_and_its_slot_have_neither_a_gap_nor_an_overlap(
             shell(postgres, DUMP_WITH_SLOT.text, tmp_path, STANDPIPE_DATABASE_URL=clone)
             dumped = commits()
             restore(postgres, tmp_path, name)
+            wait_until(lambda: commits() > dumped, "the writer goes on")
             assert len(copy.execute(LOG).fetchall()) < source.value(
                 "select count(*) from sync.changes"
             )

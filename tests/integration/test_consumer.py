@@ -24,7 +24,7 @@ from tests.sql.driver import POST, did
 
 Session = psycopg.Connection[DictRow]
 Statements = list[tuple[str, Sequence[Any]]]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 NO_POLL_S = 600.0
 
 
@@ -94,7 +94,7 @@ class Worker:
             except BaseException as error:  # noqa: BLE001  (the test looks at it)
                 self.error = error
 
-        self._thread = threading.Thread(target=follow)
+        self._thread = threading.Thread(target=follow, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

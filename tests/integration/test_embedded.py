@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -168,6 +169,21 @@ def test_a_pid_file_that_names_a_stranger_is_overcome(cluster: Path) -> None:
     pid_file.write_text(f"{os.getppid()}\n{cluster / 'cluster'}\n0\n1\n\n127.0.0.1\n\nready\n")
     with EmbeddedPostgres(cluster) as url:
         assert answer(url, "select 1") == 1
+
+
+def test_a_port_that_is_taken_in_the_last_moment_is_no_obstacle(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = EmbeddedPostgres._choose_port
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        taken = iter([stranger.getsockname()[1]])
+        monkeypatch.setattr(
+            EmbeddedPostgres, "_choose_port", lambda self: next(taken, None) or choose(self)
+        )
+        with EmbeddedPostgres(cluster) as url:
+            assert answer(url, "select 1") == 1
+    assert next(taken, None) is None
 
 
 def test_a_start_that_died_while_making_the_cluster_is_made_again(tmp_path: Path) -> None:

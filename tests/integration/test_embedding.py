@@ -30,7 +30,7 @@ from tests.sql.searching import NAME, enable, text_of
 
 pytestmark = pytest.mark.usefixtures("pgvector")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 BATCH = 4
 
 
@@ -133,7 +133,7 @@ class Scene:
         finally:
             for task in tasks:
                 task.cancel()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     def kill_backends(self) -> None:
@@ -151,7 +151,7 @@ async def scene(
     monkeypatch.setattr(sync.embedding, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(sync.embedding, "RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(sync.embedding, "RETRY_MAX_S", 0.05)
-    monkeypatch.setattr(sync.embedding, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sync.embedding, "LOCK_TIMEOUT_S", PATIENCE_S)
     async with fake_embedder() as embedder:
         scene = Scene(clone, session, embedder)
         scene.enable()
@@ -340,8 +340,11 @@ async def test_a_search_that_cannot_go_on_stops_no_other(scene: Scene) -> None:
         await scene.until(lambda: not scene.looker.execute(errors).fetchall())
 
 
-async def test_a_search_that_is_locked_keeps_no_other_waiting(scene: Scene) -> None:
+async def test_a_search_that_is_locked_keeps_no_other_waiting(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one is that goes once its readers have ended their transactions."""
+    monkeypatch.setattr(sync.embedding, "LOCK_TIMEOUT_S", 0.05)
     scene.enable(p_name="going")
     scene.posts(6)
     holder = scene.open(autocommit=False)
@@ -374,7 +377,7 @@ async def test_a_search_may_go_while_it_is_embedded(scene: Scene) -> None:
 async def worker_of(scene: Scene, **chosen: Any) -> AsyncIterator["Timed"]:
     values = {"rate_per_s": None, "batch_size": BATCH, **chosen}
     search = Search(NAME, scene.embedder.url, None, DIMENSIONS, **values)
-    embedder = Embedder(search.url, model=None, user_agent="test", timeout_s=0.2)
+    embedder = Embedder(search.url, model=None, user_agent="test", timeout_s=PATIENCE_S)
     async with app_session(scene.url, name="worker") as conn, embedder:
         yield Timed(search, Database(conn), embedder)
 
@@ -384,6 +387,7 @@ class Timed:
 
     def __init__(self, search: Search, database: Database, embedder: Embedder) -> None:
         self.now = 0.0
+        self.embedder = embedder
         self.worker = Worker(search, database, embedder, pause=self.pause, clock=lambda: self.now)
 
     async def pause(self, seconds: float) -> None:
@@ -430,13 +434,17 @@ async def test_it_stays_away_for_as_long_as_it_is_told(scene: Scene) -> None:
     await scene.level()
 
 
-async def test_one_that_is_slow_is_asked_for_less_at_a_time(scene: Scene) -> None:
+async def test_one_that_is_slow_is_asked_for_less_at_a_time(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene.posts(8)
     settle(scene)
     async with worker_of(scene) as timed:
         scene.embedder.is_open.clear()
-        for _ in range(3):
-            await timed.worker.step()
+        with monkeypatch.context() as patch:
+            patch.setattr(timed.embedder, "_timeout_s", 0.2)
+            for _ in range(3):
+                await timed.worker.step()
         assert [len(texts) for texts in scene.embedder.requests] == [4, 2, 1]
         scene.embedder.is_open.set()
         while await timed.worker.step():

@@ -111,7 +111,7 @@ async def test_two_hosts_at_a_crawl_take_no_other_hosts_downloads(
         for hold in held:
             await hold.arrived.wait()
         await rig.track(alice)
-        await rig.until(lambda: rig.is_level(alice), timeout_s=15)
+        await rig.until(lambda: rig.is_level(alice))
         assert {await rig.state(account) for account in slow} == {"fetching"}
         for hold in held:
             hold.release()

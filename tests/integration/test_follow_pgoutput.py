@@ -202,7 +202,7 @@ def test_a_new_epoch_of_the_log_ends_it(both: Pair, follower: Callable[[], Any])
     with both.on_source() as source, both.on_copy() as copy:
         driver = Driver(source)
         driver.load(1, {"a": "x"}, at=10, data="t1")
-        until(lambda: followed(copy), "the first epoch")
+        await_followed(both)
         before = followed(copy)
         source.execute("select sync_priv.notice_restore(true)")
         driver = Driver(source)  # a restore ends every lease

@@ -206,7 +206,7 @@ async def test_many_repos_of_one_host_are_compared_by_its_list(clone, tmp_path: 
         net.forget_history()
         rig.start()
         await rig.level(*accounts)
-        assert rig.progress.repos_fetched == len(changed)
+        await rig.fetched(len(changed))
 
 
 @pytest.mark.rule("CU-09", "AC-10")

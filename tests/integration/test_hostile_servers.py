@@ -21,7 +21,7 @@ from sync.stream import FrameQueue, StreamState
 from tests.integration.rig import NOTE, note, rig_on
 from tests.unit.repos import DID, KEY, NOW_US, Change, some_records
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 MIB = 1 << 20
 
@@ -99,7 +99,7 @@ async def test_layers_of_compression_are_refused_before_they_unfold():
 async def test_one_layer_of_compression_is_read_within_the_cap():
     answer = head("200 OK", "content-encoding: gzip")
     async with server(answer + gzip.compress(b"hello")) as place, client() as http:
-        assert (await http.get(f"http://{place}/", max_bytes=5, timeout_s=5)).body == b"hello"
+        assert (await http.get(f"http://{place}/", max_bytes=5, timeout_s=30)).body == b"hello"
     async with server(answer + gzip.compress(bytes(256 * MIB))) as place, client() as http:
         reason, peak = await peak_of(http, place)
     assert reason == "too_big"
@@ -112,13 +112,13 @@ async def test_a_redirect_is_followed_a_few_times_and_a_loop_ends():
         server(head("307 Temporary Redirect", f"location: http://{goal}/x")) as place,
         client() as http,
     ):
-        reply = await http.get(f"http://{place}/", max_bytes=100, timeout_s=5)
+        reply = await http.get(f"http://{place}/", max_bytes=100, timeout_s=30)
         into = io.BytesIO()
-        await http.download(f"http://{place}/", into, max_bytes=100, timeout_s=5)
+        await http.download(f"http://{place}/", into, max_bytes=100, timeout_s=30)
     assert (reply.status, reply.body, into.getvalue()) == (200, b"here", b"here")
     async with server(head("302 Found", "location: /")) as place, client() as http:
         with pytest.raises(HttpFailure, match="unreachable"):
-            await http.get(f"http://{place}/", max_bytes=100, timeout_s=5)
+            await http.get(f"http://{place}/", max_bytes=100, timeout_s=30)
 
 
 @pytest.mark.rule("ES-02", "ES-03", "FA-14")
@@ -178,7 +178,7 @@ async def test_neither_type_nor_length_of_an_export_is_believed():
             try:
                 await download_repo(
                     http, f"http://{place}", DID, file,
-                    max_bytes=MIB, timeout_s=10, health=HostHealth(),
+                    max_bytes=MIB, timeout_s=30, health=HostHealth(),
                 )  # fmt: skip
                 read_export(file, DID, KEY.public, now_us=NOW_US, limits=ExportLimits())
             except (FetchError, ExportError):

@@ -75,7 +75,7 @@ async def test_a_lookup_at_a_crawl_keeps_no_other_waiting(session, ingest):
         refresh_identities_forever(keeper, progress=Progress(), wake=wake)
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             assert {await directory.asked.get(), await directory.asked.get()} == {SLOW, QUICK}
             await asyncio.to_thread(service.apply, Event(QUICK, kind="identity"))
             while directory.asked.empty():  # the event is held where a lookup has the row locked

@@ -134,8 +134,11 @@ async def test_another_number_of_lanes_goes_on_where_the_last_one_stopped(clone,
 async def test_no_lane_outlives_its_service(clone, tmp_path: Path):
     async with Simnet(seed=55, start_us=None) as net, rig_on(net, clone, tmp_path, lanes=2) as rig:
         await follow_one(rig, net)
-        pids = lane_pids()
-        assert len(pids) == 2
+
+        async def both_run() -> bool:  # who needs one to be level does not wait for the other
+            return len(lane_pids()) == 2
+
+        await rig.until(both_run)
         await rig.stop()
         assert lane_pids() == []
 

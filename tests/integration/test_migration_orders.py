@@ -92,7 +92,7 @@ STORIES: tuple[tuple[Story, int, Callable[[Message], Message]], ...] = (
 )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.scenario("A-53")
 @pytest.mark.rule("MG-01", "MG-02", "MG-04", "MG-05", "MG-06", "CM-19", "SN-07", "SG-08")
 async def test_a_migration_in_every_order_and_with_any_loss(

@@ -18,7 +18,7 @@ from tests.sql.driver import POST, Driver, Event, Op, did
 from tests.sql.projecting import App, app_roles
 from tests.sql.readers import Contents, Session
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 GATE = 4712
 WAIT = f"perform pg_advisory_xact_lock({GATE})"
 
@@ -83,7 +83,7 @@ class Scene:
 
     @asynccontextmanager
     async def service(self) -> AsyncIterator[None]:
-        """Run what keeps projections; it ends within seconds, whatever it is at."""
+        """Run what keeps projections; it ends, whatever it is at."""
         work: Callable[[Any], Awaitable[None]] = Projections(self.url).run
         task = asyncio.create_task(keep_working(self.url, "projections", work, progress=Progress()))
         try:
@@ -91,7 +91,7 @@ class Scene:
             assert not task.done(), task
         finally:
             task.cancel()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(task, return_exceptions=True)
 
 

@@ -147,5 +147,5 @@ async def test_a_refresh_is_forced_once_a_minute_for_each_did():
 async def test_without_the_development_switch_loopback_is_refused(host):
     async with HttpClient(user_agent="test") as http:
         with pytest.raises(HttpFailure) as refused:
-            await http.get(f"https://{host}:8443/", max_bytes=10, timeout_s=5)
+            await http.get(f"https://{host}:8443/", max_bytes=10, timeout_s=30)
         assert refused.value.reason == "refused_address"

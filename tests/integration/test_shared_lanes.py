@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -21,7 +20,9 @@ LANES = 4
 # Who holds how many lanes, as the server sees it.
 HOLDERS = """
     select pid, count(*) from pg_locks
-     where locktype = 'advisory' and classid = 7264 and granted group by 1 order by 2
+     where locktype = 'advisory' and classid = 7264 and granted
+       and database = (select oid from pg_database where datname = current_database())
+     group by 1 order by 2
 """
 
 
@@ -175,7 +176,7 @@ async def test_all_services_fetch(clone, tmp_path: Path):
         for each in holds:
             each.release()
         await rigs[0].level(*accounts)
-        assert sum(rig.progress.repos_fetched for rig in rigs) == len(accounts)
+        await rigs[0].fetched(len(accounts), also_by=rigs[1:])
 
 
 @pytest.mark.rule("BF-14")
@@ -185,7 +186,7 @@ async def test_what_a_dead_service_fetched_is_fetched_by_another(clone, tmp_path
         account, held = await fetch_beside(net, first, second)
         await first.crash()
         await second.level(account)
-        assert second.progress.repos_fetched == 1
+        await second.fetched(1)
         held.release()
 
 
@@ -196,14 +197,9 @@ async def test_what_a_living_service_fetches_is_left_to_it(clone, tmp_path: Path
         account, held = await fetch_beside(net, first, second)
         assert not await second.conn.fetchval("select sync_priv.recover_lost_fetches()")
         held.release()
-        await second.until(partial(has_fetched, first, 2))
+        await first.fetched(2)
         await second.level(account)
         assert second.progress.repos_fetched == 0
-
-
-async def has_fetched(rig: Rig, count: int) -> bool:
-    """Tell whether a service has brought in so many repos."""
-    return rig.progress.repos_fetched == count
 
 
 async def fetch_beside(net: Simnet, first: Rig, second: Rig) -> tuple[Account, Hold]:
@@ -223,8 +219,10 @@ async def fetch_beside(net: Simnet, first: Rig, second: Rig) -> tuple[Account, H
 async def test_a_service_that_cannot_claim_a_lane_in_time_asks_again(
     clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sync.shares.LEASE_S", 0.5)
-    sessions = "select pid from pg_stat_activity where application_name = 'standpipe lanes of 1'"
+    sessions = (
+        "select pid from pg_stat_activity where application_name = 'standpipe lanes of 1'"
+        " and datname = current_database()"
+    )
     async with Simnet(seed=68, start_us=None) as net, services(net, clone, tmp_path, 1) as rigs:
         (rig,) = rigs
         rig.start()
@@ -242,7 +240,9 @@ async def test_a_service_that_cannot_claim_a_lane_in_time_asks_again(
                     return len(seen) > 1
 
                 seen: set[int] = set()
-                await rig.until(asked_twice)
+                with monkeypatch.context() as patch:
+                    patch.setattr("sync.shares.LEASE_S", 0.5)
+                    await rig.until(asked_twice)
         finally:
             await holder.close()
         await write(accounts, "later")

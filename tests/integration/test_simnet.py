@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -23,6 +24,7 @@ from sync.simnet.traffic import generate
 
 NOTE = "com.example.note"
 NOBODY = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+PATIENCE_S = 60.0
 
 
 def note(text: str) -> dict[str, str]:
@@ -75,7 +77,7 @@ async def net() -> AsyncIterator[Simnet]:
 
 
 async def next_message(socket: aiohttp.ClientWebSocketResponse) -> Any:
-    return frame.read_frame(await socket.receive_bytes(timeout=10))
+    return frame.read_frame(await socket.receive_bytes(timeout=PATIENCE_S))
 
 
 async def next_seqs(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[int]:
@@ -245,7 +247,7 @@ async def test_a_future_cursor_gets_an_error_frame_and_a_close(net, client):
         message = await next_message(socket)
         assert isinstance(message, frame.ErrorMessage)
         assert message.error == "FutureCursor"
-        assert (await socket.receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+        assert (await socket.receive(timeout=PATIENCE_S)).type == aiohttp.WSMsgType.CLOSE
         assert socket.close_code == 1008
 
 
@@ -276,7 +278,7 @@ async def test_a_relay_restart_cuts_the_stream_and_numbers_go_on(net, client):
     async with client.subscribe(url, last - 1) as socket:
         await next_message(socket)
         await net.restart_relay()
-        await socket.receive(timeout=10)
+        await socket.receive(timeout=PATIENCE_S)
         assert socket.close_code == 1006
     account.create(NOTE, note("after"))
     assert net.relay_url == url
@@ -289,6 +291,8 @@ async def test_a_stopped_server_refuses_connections_until_it_is_started(net, cli
     await net.stop_server("plc")
     with pytest.raises(aiohttp.ClientConnectionError):
         await client.get(f"{net.plc_url}/{account.did}")
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", int(net.plc_url.rpartition(":")[2])))
     await net.start_server("plc")
     assert (await client.get(f"{net.plc_url}/{account.did}"))[0] == 200
 
@@ -334,7 +338,7 @@ async def test_leaving_lets_a_held_export_go(client):
         asked = asyncio.create_task(client.car(net.pds_urls[0], "sync.getRepo", did=account.did))
         await hold.arrived.wait()
     # Served or cut, whichever came first; what matters is that nobody waits for ever.
-    await asyncio.wait([asked], timeout=10)
+    await asyncio.wait([asked], timeout=PATIENCE_S)
     assert asked.done()
     asked.exception()
 

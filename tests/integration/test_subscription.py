@@ -44,7 +44,7 @@ async def test_nothing_is_ever_sent_on_the_stream():
         (listening,) = server.sockets
         url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
         reading = asyncio.create_task(reader_of(url, queue, http).run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             taken: list[Frame] = []
             while len(taken) < 3:
                 taken += await queue.take(max_frames=3, max_bytes=10_000, timeout_s=0.1)
@@ -76,6 +76,6 @@ async def test_a_handshake_that_is_sent_elsewhere_is_not_followed():
             (listening,) = server.sockets
             url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
             reader = reader_of(url, FrameQueue(max_frames=1, max_bytes=1), http)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(50):
                 await reader._read_connection(None, 0)
     assert strangers == []

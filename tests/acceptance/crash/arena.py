@@ -37,7 +37,8 @@ SERVICE, LANE_PROCESS, BACKEND, POSTMASTER, READER = (
 )
 VICTIMS = (SERVICE, LANE_PROCESS, BACKEND, POSTMASTER, READER)
 TIME_PASSES_S = 1.0
-READER_TIMEOUT_S = 1.5
+READER_TIMEOUT_S = 10.0
+HELD_TIMEOUT_S = 15.0
 DATABASE_CODE = 3  # the exit code of a service that could not begin to work
 
 STATUSES = "select did, is_active, account_status from sync.repos where tracked_by is not null"
@@ -133,6 +134,10 @@ class Arena(LivelyLab):
         if self._process is None:
             await self.launch()
 
+    async def works(self) -> bool:
+        """Tell whether the service has started, which on a busy machine takes long."""
+        return await self.killer.fetchval(LANE) is not None
+
     # Kills --------------------------------------------------------------------------------------
 
     async def strike(self, victim: str, visit: Visit | None, place: Place | None) -> bool:
@@ -159,7 +164,7 @@ class Arena(LivelyLab):
         if not await self.killer.fetchval(IS_FETCHING, did):
             return
         self.say(account)
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + HELD_TIMEOUT_S
         while time.monotonic() < deadline:
             if await self.killer.fetchval(HELD, did):
                 self.held_at_kills += 1
@@ -230,7 +235,7 @@ class Arena(LivelyLab):
         if not self.is_dead:
             return
         orphans, self._orphans = self._orphans, []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + CONVERGE_TIMEOUT_S
         while any(map(is_alive, orphans)) or await self.killer.fetchval(SESSIONS):
             assert time.monotonic() < deadline, f"what was killed lives on: {orphans}"
             await asyncio.sleep(POLL_S)

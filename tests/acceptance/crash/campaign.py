@@ -26,6 +26,7 @@ from tests.acceptance.crash.gate import Place, Point, Trap, Visit
 ROUND_S = 1.2
 TRAP_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 8.0
+LOOK_S = 0.25
 LIVING_TIMEOUT_S = 60.0
 ATTEMPTS = 4
 # A victim that many of the visits end with; the rest of a postmaster takes longest.
@@ -101,16 +102,20 @@ class Campaign:
         lab = self.lab
         self._trap = trap = lab.gate.set_trap(visit)
         await lab.keep_running()
-        living = asyncio.create_task(self._live(trap, is_start=is_start))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(START_TIMEOUT_S if is_start else TRAP_TIMEOUT_S):
-                return await asyncio.shield(trap.sprung), living
-        return None, living
+        gives_up = asyncio.Event()
+        living = asyncio.create_task(self._live(trap, gives_up))
+        left_s = START_TIMEOUT_S if is_start else TRAP_TIMEOUT_S  # of a service that works
+        while left_s > 0 and not (trap.sprung.done() or living.done()):
+            looked_at = time.monotonic()
+            await asyncio.wait([trap.sprung], timeout=LOOK_S)
+            if await lab.works():
+                left_s -= time.monotonic() - looked_at
+        gives_up.set()
+        return (trap.sprung.result() if trap.sprung.done() else None), living
 
-    async def _live(self, trap: Trap, *, is_start: bool) -> None:
+    async def _live(self, trap: Trap, gives_up: asyncio.Event) -> None:
         """Let things happen, again when nobody has come by."""
-        ends_at = time.monotonic() + (START_TIMEOUT_S if is_start else TRAP_TIMEOUT_S)
-        while not trap.sprung.done() and time.monotonic() < ends_at:
+        while not (trap.sprung.done() or gives_up.is_set()):
             await self.lab.keep_running()
             await self.lab.round()
             with suppress(TimeoutError):

@@ -22,7 +22,7 @@ from tests.acceptance.commands import PROGRAM, clean_environment
 
 ACCOUNTS = 8
 RECORDS = 120
-EVIDENCE_TIMEOUT_S = 30.0
+EVIDENCE_TIMEOUT_S = 60.0
 CONVERGE_TIMEOUT_S = 60.0
 POLL_S = 0.01
 LOG_END_BYTES = 6_000
@@ -128,7 +128,9 @@ class Lab:
         """End the service properly; it has to drain and exit 0."""
         assert self._process is not None
         self._process.terminate()
-        assert await asyncio.wait_for(self._process.wait(), 20) == 0, self.service_log()
+        assert await asyncio.wait_for(self._process.wait(), CONVERGE_TIMEOUT_S) == 0, (
+            self.service_log()
+        )
         self._process = None
 
     async def close(self) -> None:

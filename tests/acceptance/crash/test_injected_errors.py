@@ -15,6 +15,7 @@ import pytest
 
 from tests.acceptance.crash.arena import REASONS, SERVICE, Arena, arena
 from tests.acceptance.crash.campaign import ATTEMPTS, EXPECTED_REASONS, START_TIMEOUT_S
+from tests.acceptance.crash.lab import SESSIONS
 from tests.acceptance.crash.sabotage import Function, Saboteur
 
 IS_LONG = "STANDPIPE_TEST_LONG" in os.environ
@@ -45,6 +46,11 @@ async def called_by_service(lab: Arena, saboteur: Saboteur) -> list[Function]:
         lab.happen_in_peace()
         await lab.settle()
     await lab.stop()  # sessions tell what they have called when they end
+
+    async def are_gone() -> bool:
+        return not await lab.killer.fetchval(SESSIONS)
+
+    await lab.until(are_gone, "sessions of a service that has ended live on")
     after = await saboteur.calls()
     return sorted(
         function
@@ -63,11 +69,14 @@ async def fail_once(
             if attempt and not lab.is_dead:
                 await lab.strike(SERVICE, None, None)
                 await lab.look_at_ruins()
-            ends_at = time.monotonic() + (START_TIMEOUT_S if attempt else PATIENCE_S)
-            while not holder.is_closed() and time.monotonic() < ends_at:
+            left_s = START_TIMEOUT_S if attempt else PATIENCE_S  # of a service that works
+            while not holder.is_closed() and left_s > 0:
+                looked_at = time.monotonic()
                 await lab.keep_running()
                 await (lab.trickle(PAUSE_S) if within else lab.round())
                 await asyncio.sleep(PAUSE_S)
+                if await lab.works():
+                    left_s -= time.monotonic() - looked_at
             if holder.is_closed():
                 break
         assert holder.is_closed(), f"{function.name} was not called"
