@@ -7,6 +7,7 @@ however it dies; the server itself is a daemon that survives and is adopted by t
 
 import fcntl
 import os
+import re
 import signal
 import socket
 import time
@@ -30,6 +31,8 @@ LOCK_TIMEOUT_S = START_TIMEOUT_S + STOP_TIMEOUT_S
 # After kill -9 of the postmaster its children need a moment to notice and leave.
 ORPHANS_TIMEOUT_S = 15.0
 POLL_S = 0.02
+# What ends a server, and not only a login that comes too early.
+_FATAL = re.compile(r"^.*(?:FATAL|PANIC):  (?!the database system is ).*$", re.MULTILINE)
 
 
 class EmbeddedPostgres:
@@ -224,12 +227,14 @@ class EmbeddedPostgres:
         raise DatabaseUnavailable(f"The embedded PostgreSQL (process {pid}) does not stop.")
 
     def _last_words(self) -> str:
-        """Return the line in which a server that died at once says why."""
-        try:
-            lines = self._folder.startup_log.read_text("utf-8", "replace").splitlines()
-        except FileNotFoundError:
-            return "it gave no reason"
+        """Return the line in which a server that died says why, before or in its log."""
+        lines = _text(self._folder.startup_log).splitlines()
         fatal = [line for line in lines if "FATAL:" in line or "error" in line.lower()]
+        if not fatal:
+            logs = self._folder.log.glob("postgres-*.log")
+            newest = max(logs, key=lambda log: log.stat().st_mtime, default=None)
+            said = _text(newest).rpartition("starting PostgreSQL")[2] if newest else ""
+            fatal = _FATAL.findall(said)[:1]
         return (fatal or lines or ["it gave no reason"])[-1].strip()
 
 
@@ -258,6 +263,13 @@ class _Lock:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _open(path: Path) -> int:

@@ -193,6 +193,16 @@ def test_a_start_that_died_while_making_the_cluster_is_made_again(tmp_path: Path
         assert answer(url, "select 1") == 1
 
 
+def test_a_server_that_cannot_recover_says_why(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with EmbeddedPostgres(folder, settings=FAST):
+        pass
+    for segment in (folder / "cluster" / "pg_wal").glob("0*"):
+        segment.unlink()
+    with pytest.raises(DatabaseUnavailable, match=r"PANIC: .*checkpoint record"):
+        EmbeddedPostgres(folder, settings=FAST).start()
+
+
 def test_data_of_another_major_version_is_one_sentence(cluster: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     (folder / "cluster").mkdir(parents=True)
