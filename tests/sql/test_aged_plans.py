@@ -5,7 +5,6 @@ of what they read, a minute later at best. Whoever loads a million records must 
 batch read them until then. What is planned anew meanwhile, sees how large the tables are.
 """
 
-import re
 from collections.abc import Callable
 
 import psycopg
@@ -14,7 +13,7 @@ from psycopg.rows import dict_row
 
 from tests.postgres import TEMPLATE
 from tests.sql.driver import POST, Driver, Event, Key, Op, did
-from tests.sql.test_explain import Plans
+from tests.sql.plans import ANALYZED, Plans, most_rows, show_plans
 
 REPOS = 100_000
 RECORDS = 300_000
@@ -49,18 +48,6 @@ select r.repo_id, false, 'commit' from sync.repos r where r.did like 'did:web:%'
 insert into sync_priv.account_checks (repo_id)
 select r.repo_id from sync.repos r where r.did like 'did:web:%' on conflict do nothing;
 """
-_LOOKED_AT = re.compile(
-    r"Scan .*?actual .*?rows=([\d.]+) loops=(\d+)|Rows Removed by [\w ]+: (\d+)"
-)
-
-
-def most_rows(text: str) -> float:
-    """Return the most rows that one scan of some plans brought, or that were thrown away."""
-    looked_at = [
-        float(removed) if removed else float(rows) * float(loops)
-        for rows, loops, removed in _LOOKED_AT.findall(text)
-    ]
-    return max(looked_at, default=0)
 
 
 class Life:
@@ -152,14 +139,7 @@ def aged(postgres):
             if number == ROUNDS:  # how small they are is known, and every plan is made anew
                 other.execute("vacuum full analyze")
         other.execute(GROW.encode())
-        for setting in (
-            "load 'auto_explain'",
-            "set auto_explain.log_min_duration = 0",
-            "set auto_explain.log_nested_statements = on",
-            "set auto_explain.log_analyze = on",
-            "set client_min_messages = log",
-        ):
-            conn.execute(setting.encode())
+        show_plans(conn, ANALYZED)
         yield Plans(life.driver), life
 
 

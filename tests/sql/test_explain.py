@@ -5,8 +5,6 @@ what runs, not a copy of it.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -14,10 +12,9 @@ from psycopg.rows import dict_row
 
 from tests.postgres import TEMPLATE
 from tests.sql.driver import POST, Driver, Event, Op, did
+from tests.sql.plans import Plans, scans, show_plans
 
 REPOS = 100_000
-BIG = ("repos", "heads", "stored_records", "held_events", "account_checks", r"changes_\d+")
-SCAN = re.compile(rf"Seq Scan on (?:\w+\.)?({'|'.join(BIG)})\b")
 
 VOLUME = f"""
 set session_replication_role = replica;
@@ -48,39 +45,6 @@ analyze;
 """
 
 
-class Plans:
-    """Run statements in a transaction that is rolled back; keep the plans of all they run."""
-
-    def __init__(self, driver: Driver) -> None:
-        self.driver = driver
-        self.seen: list[str] = []
-        driver.conn.add_notice_handler(self._note)
-
-    def _note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        text = diagnostic.message_primary or ""
-        if "plan:" in text:
-            self.seen.append(text)
-
-    def of(self, query: str, *args: object) -> str:
-        """Return the plans of one statement and everything it runs inside."""
-        with self.recorded():
-            self.driver.rows(query, *args)
-        return self.text
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Keep the plans of what the block runs; roll it back."""
-        self.seen.clear()
-        with self.driver.conn.transaction(force_rollback=True):
-            yield
-        assert self.seen
-
-    @property
-    def text(self) -> str:
-        """The plans of the last statement or block."""
-        return "\n".join(self.seen)
-
-
 @pytest.fixture(scope="module")
 def plans(postgres):
     """One database for all tests here: filling it takes longer than they do."""
@@ -91,19 +55,8 @@ def plans(postgres):
         conn.execute(VOLUME.encode())
         driver = Driver(conn)
         driver.track(1, 2)
-        for setting in (
-            "load 'auto_explain'",
-            "set auto_explain.log_min_duration = 0",
-            "set auto_explain.log_nested_statements = on",
-            "set client_min_messages = log",
-        ):
-            conn.execute(setting.encode())
+        show_plans(conn)
         yield Plans(driver)
-
-
-def scans(text: str) -> list[str]:
-    """Return the plans that read a big table from one end to the other."""
-    return [plan for plan in text.split("duration:") if SCAN.search(plan)]
 
 
 def test_the_volume_is_what_the_planner_sees(plans):

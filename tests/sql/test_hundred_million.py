@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 from sync.indexes import build_indexes
 from tests.postgres import TEMPLATE, Server
 from tests.sql.driver import LIKE, POST
+from tests.sql.plans import ANALYZED, show_plans
 from tests.sql.projecting import App, app_roles
 from tests.sql.readers import Session
 from tests.sql.views import create, lexicon, volume
@@ -99,15 +100,7 @@ update pg_statistic s
    and a.attrelid = 'sync.stored_records'::regclass
    and s.stakind1 = 1 and cardinality(s.stanumbers1) = 3;
 """
-EXPLAINED = (
-    "load 'auto_explain'",
-    "set auto_explain.log_min_duration = 0",
-    "set auto_explain.log_nested_statements = on",
-    "set auto_explain.log_analyze = on",
-    "set auto_explain.log_timing = off",
-    "set auto_explain.log_format = json",
-    "set client_min_messages = log",
-)
+SHOWN = (ANALYZED, "set auto_explain.log_timing = off", "set auto_explain.log_format = json")
 MODES = {"custom": "force_custom_plan", "generic": "force_generic_plan", "kept": "auto"}
 # PostgreSQL decides about a plan to keep at the sixth time.
 ROUNDS = {"custom": 1, "generic": 1, "kept": 8}
@@ -149,8 +142,7 @@ class Plans:
         self.conn = conn
         self.mode = mode
         self.seen: list[Node] = []
-        for setting in (*EXPLAINED, f"set plan_cache_mode = {MODES[mode]}"):
-            conn.execute(setting.encode())
+        show_plans(conn, *SHOWN, f"set plan_cache_mode = {MODES[mode]}")
         conn.add_notice_handler(self._note)
 
     def _note(self, diagnostic: psycopg.errors.Diagnostic) -> None:

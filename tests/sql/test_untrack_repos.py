@@ -5,8 +5,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.sql.driver import Driver, Event, Op, did
-from tests.sql.test_aged_plans import most_rows
-from tests.sql.test_explain import Plans
+from tests.sql.plans import ANALYZED, Plans, most_rows, show_plans
 from tests.sql.waiting import impatient
 
 
@@ -160,14 +159,7 @@ def test_the_log_of_many_repos_takes_no_nested_loop(postgres, clone):
         service = Driver(conn)
         service.track(1)
         service.value("select sync.track_repos(%s)", dids)
-        for setting in (
-            "load 'auto_explain'",
-            "set auto_explain.log_min_duration = 0",
-            "set auto_explain.log_nested_statements = on",
-            "set auto_explain.log_analyze = on",
-            "set client_min_messages = log",
-        ):
-            conn.execute(setting.encode())
+        show_plans(conn, ANALYZED)
         plans = Plans(service)
         assert service.value("select sync.untrack_repos(%s)", dids) == len(dids)
     assert any("new_rows" in plan for plan in plans.seen)

@@ -13,8 +13,8 @@ from psycopg.rows import dict_row
 
 from tests.postgres import TEMPLATE, Server
 from tests.sql.driver import LIKE, POST
+from tests.sql.plans import ANALYZED, scans, show_plans
 from tests.sql.readers import Session
-from tests.sql.test_explain import scans
 from tests.sql.views import create, lexicon, volume
 
 REPOS = 20_000
@@ -152,14 +152,7 @@ def test_functions_find_what_they_look_for_by_an_index(
 ) -> None:
     name = plans.conn.info.dbname
     with psycopg.connect(postgres.admin_url(name), row_factory=dict_row, autocommit=True) as conn:
-        for setting in (
-            "load 'auto_explain'",
-            "set auto_explain.log_min_duration = 0",
-            "set auto_explain.log_nested_statements = on",
-            "set auto_explain.log_analyze = on",
-            "set client_min_messages = log",
-        ):
-            conn.execute(setting.encode())
+        show_plans(conn, ANALYZED)
         seen: list[str] = []
         conn.add_notice_handler(lambda note: seen.append(str(note.message_primary)))
         conn.execute(query.encode())
