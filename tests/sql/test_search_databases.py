@@ -1,9 +1,8 @@
 """Searches and databases: without pgvector, upgraded, restored, and at volume."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -16,13 +15,23 @@ from tests.sql.readers import Session, World
 from tests.sql.searching import Searching, index_statements, refusal
 
 MISSING = "SY601"
-needs_pgvector = pytest.mark.usefixtures("pgvector")
 
 
 @pytest.fixture
 def own_database(postgres: Server) -> Iterator[str]:
     with postgres.database(template=TEMPLATE) as name:
         yield postgres.service_url(name)
+
+
+@pytest.fixture
+def search(pgvector: None, session: Callable[..., Session]) -> Searching:
+    """Return a search in a database that others see; there is no record yet."""
+    conn = session()
+    with conn.transaction():
+        world = World(conn)
+    found = Searching(world)
+    found.enable()
+    return found
 
 
 def test_without_pgvector_it_says_who_can_help(own_database: str) -> None:
@@ -45,12 +54,8 @@ def test_without_pgvector_it_says_who_can_help(own_database: str) -> None:
     upgrade(own_database)
 
 
-@needs_pgvector
-def test_a_search_that_lost_pgvector_says_so_and_may_go(clone: str, session: Any) -> None:
-    conn = session()
-    with conn.transaction():
-        search = Searching(World(conn))
-    search.enable()
+def test_a_search_that_lost_pgvector_says_so_and_may_go(clone: str, search: Searching) -> None:
+    conn = search.db
     for statement in ("drop extension vector cascade", "create extension vector schema public"):
         conn.execute(statement)
         upgrade(clone)
@@ -61,15 +66,12 @@ def test_a_search_that_lost_pgvector_says_so_and_may_go(clone: str, session: Any
     assert search.find("boat") == []
 
 
-@needs_pgvector
-def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, session: Any) -> None:
-    conn = session()
-    with conn.transaction():
-        search = Searching(World(conn))
-        search.write(0, "a", '{"text": "a small boat"}')
-    search.enable()
+def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(
+    clone: str, search: Searching
+) -> None:
+    search.write(0, "a", '{"text": "a small boat"}')
     search.embed_all()
-    conn.execute("drop function sync_search.posts__find")
+    search.db.execute("drop function sync_search.posts__find")
     upgrade(clone)
     assert search.find("boat") == ["a"]
     search.write(0, "b", '{"text": "a ship"}')
@@ -77,16 +79,11 @@ def test_an_upgrade_makes_the_functions_anew_and_keeps_the_rest(clone: str, sess
     assert set(search.find("ship")) == {"a", "b"}
 
 
-@needs_pgvector
 @pytest.mark.parametrize("maker", ["the login", "a superuser"])
 def test_a_dump_is_restored_by_the_login_of_the_service(
-    clone: str, session: Any, postgres: Server, tmp_path: Path, maker: str
+    clone: str, search: Searching, postgres: Server, tmp_path: Path, maker: str
 ) -> None:
-    conn = session()
-    with conn.transaction():
-        search = Searching(World(conn))
-        search.write(0, "a", '{"text": "a small boat"}')
-    search.enable()
+    search.write(0, "a", '{"text": "a small boat"}')
     search.embed_all()
     dump, entries = tmp_path / "dump", tmp_path / "list"
     program = postgres.binaries.program
@@ -111,12 +108,8 @@ def test_a_dump_is_restored_by_the_login_of_the_service(
             assert found.execute(statement, [embed("boat")]).fetchall() == [("a",)]
 
 
-@needs_pgvector
-def test_at_volume_the_index_finds(clone: str, session: Any) -> None:
-    conn = session()
-    with conn.transaction():
-        search = Searching(World(conn))
-    search.enable()
+def test_at_volume_the_index_finds(search: Searching) -> None:
+    conn = search.db
     with conn.transaction():
         conn.execute("set local sync.self_logged = 'on'")
         conn.execute(
